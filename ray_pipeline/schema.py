@@ -1,0 +1,76 @@
+"""Column and Schema: what a row is, from the raw file to the request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["integer", "number", "boolean", "category"]
+Role = Literal["feature", "label", "ignore"]
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+    "category": pa.string(),
+}
+
+
+class Column(BaseModel):
+    """One column: its name, the kind of its values, and what it is used for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Kind
+    role: Role = "feature"
+
+
+class Schema(BaseModel):
+    """The columns of a table, in order, and the texts that stand for a missing value.
+
+    Texts are compared after surrounding white space is removed; the empty text is always missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[Column, ...]
+    missing: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Column]:  # type: ignore[override]
+        return iter(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        """The column called `name`; raises KeyError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """The columns a request carries and a model reads, in order."""
+        return tuple(column for column in self.columns if column.role == "feature")
+
+    @property
+    def label(self) -> Column:
+        """The column to predict; raises KeyError where there is none."""
+        for column in self.columns:
+            if column.role == "label":
+                return column
+        raise KeyError("label")
+
+    @property
+    def missing_texts(self) -> frozenset[str]:
+        return frozenset(("", *self.missing))
+
+    def arrow(self) -> pa.Schema:
+        """The schema of cleaned rows: integer → int64, number → float64, category → string."""
+        return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])
