@@ -29,6 +29,7 @@ def finish(
     ratios: Mapping[str, float],
     figures: Mapping[str, Any],
     as_json: bool,
+    *,
     packages: Sequence[str] = ("ray", "torch", "onnxruntime", "optuna"),
 ) -> None:
     """Print `rows` as a table, then the ratios (above 1: ours is better).
