@@ -6,7 +6,7 @@ editors show them. Reading the YAML and saying where in it an error stands is `j
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -20,6 +20,11 @@ class Settings(BaseModel):
     """A section of the job file: unknown keys are errors, and nothing changes after reading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def without(self, *sections: str) -> Self:
+        """The same settings with `sections` at their defaults: for what does not read them."""
+        defaults = {name: type(self).model_fields[name].get_default() for name in sections}
+        return self.model_copy(update=defaults)
 
 
 class ColumnSettings(Settings):

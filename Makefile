@@ -1,0 +1,44 @@
+# make demo   set up and run the main job on real data until the endpoint has answered
+# make test   set up and pass lint, types and tests
+.PHONY: demo test lint format clean
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN = .venv/bin
+
+demo: .venv/demo
+	$(BIN)/python jobs/fetch.py adult
+	$(BIN)/ray-pipeline run jobs/income.yaml
+	@echo; echo "The endpoint, asked with the line above:"
+	@eval "$$($(BIN)/ray-pipeline show latest --curl)"
+	@echo; echo "It goes on answering; $(BIN)/ray-pipeline down stops it."
+
+test: lint
+	$(BIN)/python jobs/fetch.py adult
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	-test -x $(BIN)/ray-pipeline && $(BIN)/ray-pipeline down
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/pip:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/demo: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/dev: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

