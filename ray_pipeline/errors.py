@@ -13,9 +13,7 @@ class PipelineError(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", expected: str = "", hint: str = "") -> None:
         super().__init__(what, where, expected, hint)
         self.what, self.where, self.expected, self.hint = what, where, expected, hint
 
@@ -89,7 +87,5 @@ class RequestError(PipelineError):
         return _rebuilt_request, (self.what, self.status, self.code, self.where, self.expected)
 
 
-def _rebuilt_request(
-    what: str, status: int, code: str, where: str, expected: str
-) -> RequestError:
+def _rebuilt_request(what: str, status: int, code: str, where: str, expected: str) -> RequestError:
     return RequestError(what, status=status, code=code, where=where, expected=expected)

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from ray_pipeline.schema import Kind, Role
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-DottedPath = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
 class Settings(BaseModel):
@@ -30,6 +37,16 @@ class Settings(BaseModel):
 class ColumnSettings(Settings):
     kind: Kind = Field(description="What the values are.")
     role: Role = Field("feature", description="`ignore` keeps a column out of the model.")
+
+
+def _column_form(value: Any) -> str:
+    return "kind" if isinstance(value, str) else "settings"
+
+
+ColumnEntry = Annotated[
+    Annotated[Kind, Tag("kind")] | Annotated[ColumnSettings, Tag("settings")],
+    Discriminator(_column_form),
+]
 
 
 class Clean(Settings):
@@ -69,9 +86,7 @@ class Features(Settings):
     max_categories: int = Field(
         1000, ge=1, description="Most frequent values kept per column; the rest are `unknown`."
     )
-    min_count: int = Field(
-        2, ge=1, description="Values seen less often in training are `unknown`."
-    )
+    min_count: int = Field(2, ge=1, description="Values seen less often in training are `unknown`.")
 
 
 class Data(Settings):
@@ -88,7 +103,7 @@ class Data(Settings):
         (), description="Texts that mean `no value`, besides the empty one."
     )
     label: str = Field(description="The column to predict.")
-    columns: dict[str, Kind | ColumnSettings] = Field(
+    columns: dict[str, ColumnEntry] = Field(
         default_factory=dict,
         description="Kinds by column name, in file order where there is no header; columns not "
         "named here are inferred.",

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -130,59 +130,64 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 def _validated(raw: dict[str, Any], lines: dict[Location, int], where: str) -> Job:
     try:
+        # As JSON, so that strict checks still take YAML's lists for tuples.
         return Job.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A union reports every branch that failed; a misspelt key explains more than its echoes.
-    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    messages = list(dict.fromkeys(_message(detail, lines) for detail in details))
+    places: dict[Location, list[ErrorDetails]] = {}
+    for detail in details:
+        places.setdefault(_existing(detail["loc"], lines), []).append(detail)
+    messages = [_message(location, found, lines) for location, found in places.items()]
     raise JobError("\n".join(messages), where=where, hint=_hint(details))
 
 
-def _message(detail: ErrorDetails, lines: dict[Location, int]) -> str:
-    location = _existing(detail["loc"], lines)
+def _message(location: Location, details: list[ErrorDetails], lines: dict[Location, int]) -> str:
     key = ".".join(map(str, location)) or "the job"
-    line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
-    place = f"line {line}: " if line else ""
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1, cutoff=0.5)
-        suffix = f"; did you mean `{near[0]}`?" if near else ""
-        return f"{place}unknown key `{key}`{suffix}"
-    if detail["type"] == "missing":
+    known = [location[:n] for n in range(len(location), 0, -1) if location[:n] in lines]
+    place = f"line {lines[known[0]]}: " if known else ""
+    if details[0]["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
+        return f"{place}unknown key `{key}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    if details[0]["type"] == "missing":
         return f"{place}`{key}` is required"
-    problem = detail["msg"].removeprefix("Value error, ")
-    found = detail["input"]
-    shown = "" if isinstance(found, (dict, list)) else f" (found {found!r})"
-    return f"{place}`{key}`: {problem}{shown}"
+    problems = [detail["msg"].removeprefix("Value error, ") for detail in details]
+    found = details[0]["input"]
+    shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
+    return f"{place}`{key}`: {', or '.join(problems)}{shown}"
 
 
 def _existing(location: Iterable[str | int], lines: dict[Location, int]) -> Location:
     """`location` without the tags that pydantic adds for the branches of a union."""
     kept: Location = ()
-    parts = list(location)
-    for index, part in enumerate(parts):
-        is_last = index == len(parts) - 1
-        if (*kept, part) in lines or (is_last and isinstance(part, str) and part in _keys_at(kept)):
+    for part in location:
+        if (*kept, part) in lines or part in _keys_at(kept):
             kept = (*kept, part)
-    return kept or tuple(parts[:1])
+    return kept
 
 
 def _keys_at(location: Location) -> list[str]:
     """The keys that the job file allows under `location`; none under a free mapping."""
-    model: Any = Job
+    types: list[Any] = [Job]
     for part in location:
-        field = model.model_fields.get(part) if _is_model(model) else None
-        model = next(filter(_is_model, _types_in(field.annotation)), None) if field else None
-    return list(model.model_fields) if _is_model(model) else []
+        types = [inner for kind in types for inner in _under(kind, part)]
+    return [key for kind in types if _is_model(kind) for key in kind.model_fields]
+
+
+def _under(kind: Any, part: str | int) -> list[Any]:
+    """The types that may stand under the key `part` of a model or a mapping."""
+    if _is_model(kind):
+        return _types_in(kind.model_fields[part].annotation) if part in kind.model_fields else []
+    return _types_in(get_args(kind)[1]) if get_origin(kind) is dict else []
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    """`annotation`, and if it is a union its members."""
+    members = () if get_origin(annotation) is dict else get_args(annotation)
+    return [annotation, *(inner for member in members for inner in _types_in(member))]
 
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, BaseModel)
-
-
-def _types_in(annotation: Any) -> list[Any]:
-    arguments = getattr(annotation, "__args__", ())
-    return [annotation, *(inner for argument in arguments for inner in _types_in(argument))]
 
 
 def _hint(details: list[ErrorDetails]) -> str:

@@ -59,9 +59,7 @@ def path(run: Run) -> Iterator[Stage]:
 
     model, training, code = job.model, job.train, zoo.code_digest(job)
     if job.tune is not None:
-        searched = run.stage(
-            "tune", tune.write, prepared, model, training, job.tune, depends=code
-        )
+        searched = run.stage("tune", tune.write, prepared, model, training, job.tune, depends=code)
         yield searched
         model, training = tune.apply(tune.best(searched.path), model, training)
 
@@ -83,7 +81,16 @@ def path(run: Run) -> Iterator[Stage]:
 
     lineage = {stage.name: stage.digest for stage in run.stages}
     exported = run.stage(
-        "export", export.write, trained, prepared, sides, judged, schema, job.name, job.compress, lineage
+        "export",
+        export.write,
+        trained,
+        prepared,
+        sides,
+        judged,
+        schema,
+        job.name,
+        job.compress,
+        lineage,
     )
     yield exported
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)

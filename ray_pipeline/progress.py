@@ -1,4 +1,4 @@
-"""Showing how a run goes on: live bars on a terminal, plain lines everywhere else. All on stderr."""
+"""Showing how a run goes on, on stderr: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

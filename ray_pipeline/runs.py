@@ -1,6 +1,6 @@
 """Where runs and stages are kept, and how a stage that is already there is not made again.
 
-    <storage>/<job>/stages/<stage>-<digest>/   one stage's output; complete once `stage.json` is there
+    <storage>/<job>/stages/<stage>-<digest>/   one stage's output, complete if `stage.json` is there
     <storage>/<job>/runs/<run>/                run.json, report.html, tensorboard/
     <storage>/<job>/bundles/<version>/         what is deployed
 
@@ -180,9 +180,7 @@ def opened(job: Job, watcher: Watcher) -> Iterator[Run]:
 def listed(storage: str, job: str | None = None) -> list[Record]:
     """The records of all runs in a storage, newest first."""
     root = UPath(storage)
-    records = [
-        json.loads(path.read_text()) for path in root.glob(f"{job or '*'}/runs/*/run.json")
-    ]
+    records = [json.loads(path.read_text()) for path in root.glob(f"{job or '*'}/runs/*/run.json")]
     return sorted(records, key=lambda record: str(record["run"]), reverse=True)
 
 
@@ -286,7 +284,7 @@ def _write_whole(path: UPath, value: Record) -> None:
     if path.protocol in {"", "file", "local"}:
         beside = path.parent / f".{path.name}.{os.getpid()}"
         beside.write_text(text)
-        os.replace(str(beside), str(path))
+        Path(str(beside)).replace(str(path))
     else:
         path.write_text(text)  # object stores put a whole object or none
 
