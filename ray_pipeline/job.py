@@ -40,11 +40,11 @@ class ColumnSettings(Settings):
 
 
 def _column_form(value: Any) -> str:
-    return "kind" if isinstance(value, str) else "settings"
+    return "text" if isinstance(value, str) else "mapping"
 
 
 ColumnEntry = Annotated[
-    Annotated[Kind, Tag("kind")] | Annotated[ColumnSettings, Tag("settings")],
+    Annotated[Kind, Tag("text")] | Annotated[ColumnSettings, Tag("mapping")],
     Discriminator(_column_form),
 ]
 

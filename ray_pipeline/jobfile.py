@@ -19,18 +19,18 @@ from ray_pipeline.job import Job
 Location = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML 1.2 numbers and booleans: `1e-4` is a number, `no` and `on` are texts."""
 
 
-_Loader.yaml_implicit_resolvers = {
+Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+0123456789."),
@@ -71,8 +71,8 @@ def json_schema() -> dict[str, Any]:
 
 def _parsed(text: str, where: str) -> tuple[dict[str, Any], dict[Location, int]]:
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        node = yaml.compose(text, Loader=Loader)
+        raw = yaml.load(text, Loader=Loader)  # noqa: S506 - Loader is a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark else where
@@ -112,7 +112,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise JobError(f"--set {override}: not an assignment", expected="--set a.b=value")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        value = yaml.load(text, Loader=Loader)  # noqa: S506 - Loader is a SafeLoader
     except yaml.YAMLError as error:
         raise JobError(f"--set {override}: the value is not YAML") from error
     *sections, last = key.split(".")
@@ -136,7 +136,7 @@ def _validated(raw: dict[str, Any], lines: dict[Location, int], where: str) -> J
         details = error.errors(include_url=False)
     places: dict[Location, list[ErrorDetails]] = {}
     for detail in details:
-        places.setdefault(_existing(detail["loc"], lines), []).append(detail)
+        places.setdefault(_existing(detail["loc"], raw), []).append(detail)
     messages = [_message(location, found, lines) for location, found in places.items()]
     raise JobError("\n".join(messages), where=where, hint=_hint(details))
 
@@ -156,12 +156,15 @@ def _message(location: Location, details: list[ErrorDetails], lines: dict[Locati
     return f"{place}`{key}`: {', or '.join(problems)}{shown}"
 
 
-def _existing(location: Iterable[str | int], lines: dict[Location, int]) -> Location:
+def _existing(location: Iterable[str | int], raw: dict[str, Any]) -> Location:
     """`location` without the tags that pydantic adds for the branches of a union."""
     kept: Location = ()
+    here: Any = raw
     for part in location:
-        if (*kept, part) in lines or part in _keys_at(kept):
+        inside = part in here if isinstance(here, dict) else isinstance(part, int)
+        if inside or part in _keys_at(kept):
             kept = (*kept, part)
+            here = here[part] if inside and isinstance(here, dict | list) else None
     return kept
 
 

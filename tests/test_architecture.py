@@ -1,0 +1,90 @@
+"""The house's rules that a reader would otherwise have to check by eye."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ray_pipeline"
+FLOORS = [
+    {"errors", "__init__"},
+    {"job", "jobfile", "schema", "bundle", "report", "charts", "starter"},
+    {"runs", "tracking", "progress"},
+    {"data"},
+    {"model"},
+    {"deploy"},
+    {"pipeline", "cluster"},
+    {"cli"},
+]
+
+
+def floor(module: str) -> int:
+    """The floor of a dotted module name below the package."""
+    return next(height for height, names in enumerate(FLOORS) if module.split(".")[0] in names)
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(path.relative_to(PACKAGE).with_suffix("").parts), path)
+        for path in sorted(PACKAGE.rglob("*.py"))
+    ]
+
+
+def imported(path: Path) -> set[str]:
+    """The package's own modules that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "ray_pipeline":
+            names |= {alias.name for alias in node.names if alias.name != "__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ray_pipeline."):
+            names.add(str(node.module).removeprefix("ray_pipeline."))
+    return names
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_imports_run_one_way(module, path):
+    upward = {name for name in imported(path) if floor(name) > floor(module)}
+    assert not upward, f"{module} imports from above: {upward}"
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: str(value))
+def test_no_error_is_swallowed(module, path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{path}:{node.lineno}: catches everything"
+            assert not all(isinstance(line, ast.Pass) for line in node.body), (
+                f"{path}:{node.lineno}: swallows an error"
+            )
+
+
+def test_nothing_in_the_package_unpickles():
+    for _, path in modules():
+        text = path.read_text()
+        assert "pickle.load" not in text, path
+        for line in text.splitlines():
+            if "torch.load(" in line:
+                assert "weights_only=True" in line, f"{path}: {line}"
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from ray_pipeline import cli; cli._parser();"
+        "print([m for m in ('ray', 'torch', 'pyarrow', 'pydantic', 'numpy') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr
+
+
+def test_help_answers_at_once():
+    command = [sys.executable, "-m", "ray_pipeline.cli", "--help"]
+    seconds = []
+    for _ in range(3):
+        begun = time.monotonic()
+        subprocess.run(command, capture_output=True, check=True)
+        seconds.append(time.monotonic() - begun)
+    assert min(seconds) < 0.3
