@@ -1,0 +1,240 @@
+"""Small charts as inline SVG. Colours come from the page's style sheet, by class.
+
+Every chart is drawn 360 units wide, so that its 11-unit text is as large as the page's small text
+on a telephone and on a desk alike. Coordinates are SVG's: y grows downwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 360, 222
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 30, 34
+_GAP = 13  # between the labels of two lines that end close together
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line through points in data units; `style` is its CSS class."""
+
+    name: str
+    points: Sequence[Point]
+    style: str = "first"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Data range [low, high] laid over pixels [start, end], with round ticks inside."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 2)
+
+    def ticks(self, about: int = 4, whole: bool = False) -> list[float]:
+        rough = (self.high - self.low) / about
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+        step = max(1.0, round(step)) if whole else step
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def curves(lines: Sequence[Line], x: str, y: str, mark: tuple[float, str] | None = None) -> Markup:
+    """Lines over whole-numbered x (epochs), each named at its end; `mark` is a labelled x."""
+    points = [point for line in lines for point in line.points]
+    named = [line for line in lines if line.name]
+    room = 8 + 6.2 * max((len(line.name) for line in named), default=0)
+    across, down = _axes(points, right=_RIGHT + room)
+    parts = [_frame(across, down, x, y, whole=True)]
+    if mark is not None:
+        at = across.at(mark[0])
+        parts.append(_rule(at, down.end, at, down.start, "mark"))
+        anchor = "end" if at > WIDTH * 0.75 else "start" if at < WIDTH / 4 else "middle"
+        parts.append(_text(at, down.end - 4, mark[1], anchor, "note"))
+    parts += [_path(line.points, across, down, line.style) for line in lines]
+    parts += _end_labels(named, across, down)
+    return _svg(parts, f"{y} by {x}: " + ", ".join(line.name for line in named))
+
+
+def trials(scores: Sequence[float | None], best: int | None, y: str) -> Markup:
+    """Each trial's score in the order they were started, and the best score so far.
+
+    A trial without a score is a cross on the axis; `best` is the index of the chosen one.
+    """
+    found = [(float(i + 1), score) for i, score in enumerate(scores) if score is not None]
+    across, down = _axes([*found, (1.0, found[0][1]), (float(len(scores)), found[0][1])])
+    record: list[Point] = []
+    so_far = -math.inf
+    for at, score in found:
+        if score > so_far:
+            record += [(at, so_far), (at, score)] if record else [(at, score)]
+            so_far = score
+    record.append((float(len(scores)), so_far))
+    parts = [_frame(across, down, "trial", y, whole=True), _path(record, across, down, "faint")]
+    for index, value in enumerate(scores):
+        at = across.at(index + 1)
+        if value is None:
+            cross = _text(at, down.start + 4, "×", "middle", "note")
+            parts.append(_titled(cross, f"trial {index + 1}: no score"))
+        else:
+            style, radius = ("chosen", 5.0) if index == best else ("dot", 3.2)
+            dot = _circle(at, down.at(value), radius, style)
+            parts.append(_titled(dot, f"trial {index + 1}: {value:.4f}"))
+    return _svg(parts, f"{y} of {len(scores)} trials")
+
+
+def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
+    """Observed frequency over predicted probability; a dot's area is its share of the rows."""
+    side = HEIGHT - _TOP - _BOTTOM
+    across, down = Axis(0, 1, _LEFT, _LEFT + side * 1.25), Axis(0, 1, _TOP + side, _TOP)
+    total = sum(rows for _, _, rows in bins)
+    parts = [
+        _frame(across, down, "predicted probability", "observed frequency"),
+        _path([(0, 0), (1, 1)], across, down, "faint"),
+        _path([(p, o) for p, o, _ in bins], across, down, "first thin"),
+    ]
+    for probability, observed, rows in bins:
+        radius = 2 + 9 * math.sqrt(rows / total)
+        title = f"predicted {probability:.3f}, observed {observed:.3f}, {rows:,} rows"
+        dot = _circle(across.at(probability), down.at(observed), radius, "dot")
+        parts.append(_titled(dot, title))
+    return _svg(parts, "observed frequency by predicted probability")
+
+
+def interval(
+    value: float,
+    span: tuple[float, float] | None,
+    baseline: float | None,
+    bounds: Iterable[float],
+    scale: tuple[float, float],
+) -> Markup:
+    """A value as a dot with its interval, the baseline as a ring, and gates as ticks."""
+    axis = Axis(*scale, 6, 194)
+    parts = [_rule(axis.start, 9, axis.end, 9, "grid")]
+    if baseline is not None:
+        parts.append(_rule(axis.at(baseline), 9, axis.at(value), 9, "faint"))
+        parts.append(_titled(_circle(axis.at(baseline), 9, 3, "ring"), f"baseline {baseline:.4f}"))
+    for bound in bounds:
+        tick = _rule(axis.at(bound), 1, axis.at(bound), 17, "gate")
+        parts.append(_titled(tick, f"gate {bound:g}"))
+    if span is not None:
+        low, high = axis.at(span[0]), axis.at(span[1])
+        bar = Markup('<rect class="span" x="{}" y="6.5" width="{}" height="5" rx="2.5"/>')
+        bar = bar.format(low, round(max(high - low, 1), 2))
+        parts.append(_titled(bar, f"{span[0]:.4f} to {span[1]:.4f}"))
+    parts.append(_circle(axis.at(value), 9, 3.4, "value"))
+    return _svg(parts, f"{value:.4f}", 200, 18)
+
+
+def spark(counts: Sequence[float]) -> Markup:
+    """A distribution as a row of bars."""
+    tallest, width = max(counts), 120 / len(counts)
+    bars = [
+        Markup('<rect x="{}" y="{}" width="{}" height="{}"/>').format(
+            round(index * width, 2), round(24 - height, 2), round(max(width - 1, 0.5), 2), height
+        )
+        for index, count in enumerate(counts)
+        if count and (height := round(max(24 * count / tallest, 0.6), 2))
+    ]
+    return _svg(bars, "distribution", 120, 24, "spark")
+
+
+def _axes(points: Sequence[Point], right: float = _RIGHT) -> tuple[Axis, Axis]:
+    low_x, high_x = _padded([x for x, _ in points], 0.0)
+    low_y, high_y = _padded([y for _, y in points], 0.06)
+    return (
+        Axis(low_x, high_x, _LEFT, WIDTH - right),
+        Axis(low_y, high_y, HEIGHT - _BOTTOM, _TOP),
+    )
+
+
+def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if low == high:
+        return low - 0.5, high + 0.5
+    return low - share * (high - low), high + share * (high - low)
+
+
+def _frame(across: Axis, down: Axis, x: str, y: str, whole: bool = False) -> Markup:
+    parts = []
+    steps = down.ticks()
+    for tick in steps:
+        at = down.at(tick)
+        parts.append(_rule(across.start, at, across.end, at, "grid"))
+        parts.append(_text(across.start - 6, at + 3.5, _tick(tick, steps), "end"))
+    for tick in across.ticks(5, whole):
+        parts.append(_text(across.at(tick), down.start + 14, f"{tick:g}", "middle"))
+    middle = (across.start + across.end) / 2
+    parts.append(_text(middle, HEIGHT - 4, x, "middle", "axis"))
+    parts.append(_rule(across.start, down.start, across.end, down.start, "base"))
+    parts.append(_text(0, 9, y, "start", "axis"))
+    return Markup("").join(parts)
+
+
+def _tick(value: float, steps: Sequence[float]) -> str:
+    """All ticks of an axis with as many decimals as their step needs."""
+    step = steps[1] - steps[0] if len(steps) > 1 else abs(value) or 1
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    decimals += round(step * 10**decimals, 6) != round(step * 10**decimals)
+    return f"{value:.{decimals}f}"
+
+
+def _end_labels(lines: Sequence[Line], across: Axis, down: Axis) -> list[Markup]:
+    """The lines' names beside their last points, moved apart where they would overlap."""
+    ends = sorted((down.at(line.points[-1][1]), line) for line in lines if line.points)
+    labels, lowest = [], -math.inf
+    for at, line in ends:
+        lowest = max(at + 3.5, lowest + _GAP)
+        x = across.at(line.points[-1][0]) + 6
+        labels.append(_text(x, lowest, line.name, "start", f"name {line.style}"))
+    return labels
+
+
+def _path(points: Sequence[Point], across: Axis, down: Axis, style: str) -> Markup:
+    steps = " ".join(f"{across.at(x)},{down.at(y)}" for x, y in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(style, steps)
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    line = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    return line.format(style, x1, y1, x2, y2)
+
+
+def _circle(x: float, y: float, radius: float, style: str) -> Markup:
+    return Markup('<circle class="{}" cx="{}" cy="{}" r="{}"/>').format(
+        style, x, y, round(radius, 2)
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        style, round(x, 2), round(y, 2), anchor, text
+    )
+
+
+def _titled(shape: Markup, title: str) -> Markup:
+    return Markup("<g><title>{}</title>{}</g>").format(title, shape)
+
+
+def _svg(
+    parts: Iterable[Markup],
+    label: str,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    style: str = "chart",
+) -> Markup:
+    opened = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">')
+    inner = Markup("").join(parts)
+    return opened.format(style, width, height, label) + inner + Markup("</svg>")

@@ -1,0 +1,112 @@
+"""A trained model's outputs for raw rows, in bulk, beside their labels and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from upath import UPath
+
+from ray_pipeline.data import features
+from ray_pipeline.data.statistics import Statistics
+
+BATCH_ROWS = 65_536
+MAX_GROUP_VALUES = 50
+NO_VALUE, OTHER_VALUES = "(missing)", "(other)"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The rows of one split: true labels [N] (class indices, or values), the model's outputs
+    ([N, K] probabilities, or [N] values), and the group columns as texts."""
+
+    labels: NDArray[Any]
+    outputs: NDArray[np.float64]
+    groups: pa.Table
+
+
+def row_count(folder: UPath) -> int:
+    """Rows in the parquet files of a folder; 0 where it does not exist."""
+    return _dataset(folder).count_rows() if folder.exists() else 0
+
+
+def predicted(
+    model: nn.Module, statistics: Statistics, rows: UPath, groups: Sequence[str]
+) -> Predictions:
+    """The model's outputs for the raw rows in the parquet files of the folder `rows`, in order."""
+    transform = features.compiled_arrow(statistics)
+    labels, outputs, kept = [], [], []
+    for batch in _dataset(rows).to_batches(batch_size=BATCH_ROWS):
+        raw = pa.Table.from_batches([batch])
+        ready = transform(raw)
+        labels.append(ready["label"].to_numpy())
+        outputs.append(
+            model_outputs(model, _matrix(ready, "numbers"), _matrix(ready, "categories"))
+        )
+        kept.append(pa.table({name: _texts(raw[name]) for name in groups}))
+    return Predictions(np.concatenate(labels), np.concatenate(outputs), pa.concat_tables(kept))
+
+
+def model_outputs(
+    model: nn.Module, numbers: NDArray[Any], categories: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Probabilities [N, K], or values [N] of a model with one output, for prepared rows."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(numbers) or 1, BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            logits = model(
+                torch.from_numpy(np.array(numbers[rows], dtype=np.float32)),
+                torch.from_numpy(np.array(categories[rows], dtype=np.int64)),
+            ).double()
+            parts.append((logits[:, 0] if logits.shape[1] == 1 else logits.softmax(1)).numpy())
+    return np.concatenate(parts)
+
+
+def coded(texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes [N] into the values of a group column, most frequent first; the rarest share one."""
+    encoded = texts.combine_chunks().dictionary_encode()
+    codes, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    ranked = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")
+    place = np.empty(len(names), dtype=np.int64)
+    place[ranked] = np.arange(len(names))
+    ordered = tuple(names[index] for index in ranked)
+    if len(ordered) > MAX_GROUP_VALUES:
+        ordered = (*ordered[: MAX_GROUP_VALUES - 1], OTHER_VALUES)
+    return np.minimum(place[codes], len(ordered) - 1), ordered
+
+
+def table(predictions: Predictions, classes: tuple[str, ...] | None) -> pa.Table:
+    """Columns `label`, `predicted`, `probability_<class>` for each class, `group_<column>`."""
+    outputs = predictions.outputs
+    columns: dict[str, Any] = {"label": predictions.labels, "predicted": outputs}
+    if classes is not None:
+        names = pa.array(classes)
+        columns["label"] = names.take(pa.array(predictions.labels))
+        columns["predicted"] = names.take(pa.array(outputs.argmax(1)))
+        columns |= {f"probability_{name}": outputs[:, k] for k, name in enumerate(classes)}
+    groups = predictions.groups
+    columns |= {f"group_{name}": groups[name] for name in groups.column_names}
+    return pa.table(columns)
+
+
+def _dataset(rows: UPath) -> pads.Dataset:
+    return pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.cast(column, pa.string()), NO_VALUE)
+
+
+def _matrix(ready: pa.Table, name: str) -> NDArray[Any]:
+    """A column of equally long lists as an array [N, length]."""
+    column = ready[name].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

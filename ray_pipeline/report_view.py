@@ -1,0 +1,284 @@
+"""What the report page shows, picked out of a run's record: all knowledge of its form is here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray_pipeline import charts
+
+Record = Mapping[str, Any]
+
+_GROUP_FIGURES = {
+    "rows": "rows",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "f1_macro": "F1, macro",
+    "positive_rate": "positive rate",
+    "true_positive_rate": "true pos. rate",
+    "false_positive_rate": "false pos. rate",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mean_error": "mean error",
+}
+_TRIALS_SHOWN, _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 8, 12, 12
+_FEWEST_SHOWN = 5  # a value held by fewer rows might point at a person
+
+
+def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
+    """The template's variables; a section that the record has nothing for is None or empty."""
+    metrics = record.get("metrics") or {}
+    return {
+        "head": _head(record, verdicts),
+        "verdicts": verdicts,
+        "about": metrics.get("about"),
+        "baseline": metrics.get("baseline"),
+        "stages": _stages(record),
+        "columns": _columns(record),
+        "quarantine": _quarantine(record),
+        "split": _split(record),
+        "search": _search(record),
+        "training": _training(record),
+        "confusion": _confusion(metrics),
+        "classes": metrics.get("classes"),
+        "calibration": _calibration(metrics),
+        "groups": _groups(metrics),
+        "model": _model(record),
+        "call": {"curl": record.get("curl"), "endpoint": record.get("endpoint")},
+        "settings": list(_flat(record.get("job") or {})),
+    }
+
+
+def stage_record(record: Record, name: str) -> Record:
+    """What the stage `name` returned; empty if it was not passed."""
+    found = (stage for stage in record.get("stages") or () if stage["name"] == name)
+    return (next(found, None) or {}).get("record") or {}
+
+
+def _head(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
+    tone, verdict = _verdict(record, verdicts)
+    return {
+        "job": (record.get("job") or {}).get("name", "job"),
+        "run": record.get("run"),
+        "started": str(record.get("started") or "").replace("T", " ").replace("+00:00", " UTC"),
+        "seconds": record.get("seconds"),
+        "version": record.get("version"),
+        "tone": tone,
+        "verdict": verdict,
+        "error": record.get("error"),
+    }
+
+
+def _verdict(record: Record, verdicts: Sequence[Record]) -> tuple[str, str]:
+    """A tone (good, bad, quiet) and one sentence."""
+    failed, gates = sum(not verdict["passed"] for verdict in verdicts), len(verdicts)
+    passed = [stage["name"] for stage in record.get("stages") or ()]
+    if failed:
+        return "bad", f"Refused: {failed} of {gates} gate{'s' * (gates > 1)} failed"
+    if record.get("error"):
+        return "bad", f"Failed after {passed[-1]}" if passed else "Failed before any stage ended"
+    if gates:
+        return "good", "Passed its gate" if gates == 1 else f"Passed all {gates} gates"
+    return "quiet", "Done; the job sets no gates" if "evaluate" in passed else "Not yet evaluated"
+
+
+def _stages(record: Record) -> list[dict[str, Any]]:
+    """Each stage with where its bar begins and how long it is, in percent of the run's work."""
+    stages = record.get("stages") or ()
+    total = sum(stage["seconds"] for stage in stages if not stage["cached"]) or 1.0
+    rows, begun = [], 0.0
+    for stage in stages:
+        spent = 0.0 if stage["cached"] else stage["seconds"]
+        bar = {"start": 100 * begun / total, "length": 100 * spent / total}
+        rows.append({**stage, **bar})
+        begun += spent
+    return rows
+
+
+def _columns(record: Record) -> list[dict[str, Any]]:
+    cleaned = stage_record(record, "clean")
+    roles = {
+        column["name"]: column["role"] for column in (record.get("schema") or {}).get("columns", ())
+    }
+    rows = cleaned.get("rows_out") or 0
+    return [
+        {
+            "name": name,
+            "kind": column.get("kind"),
+            "role": roles.get(name, "feature"),
+            "missing": column.get("missing", 0) / rows if rows else None,
+            "distinct": column.get("distinct"),
+            "spark": _spark(column.get("histogram")),
+            "range": [column.get(key) for key in ("min", "mean", "max")]
+            if column.get("min") is not None
+            else None,
+            "top": _top(column.get("top"), rows),
+        }
+        for name, column in (cleaned.get("columns") or {}).items()
+    ]
+
+
+def _spark(histogram: Any) -> Any:
+    counts = histogram.get("counts") if isinstance(histogram, Mapping) else histogram
+    return charts.spark(counts) if counts and any(counts) else None
+
+
+def _top(values: Any, rows: int) -> list[tuple[str, float]]:
+    """The most frequent values with their shares, save those so rare that they are personal."""
+    pairs = values.items() if isinstance(values, Mapping) else values or ()
+    return [(str(value), count / rows) for value, count in pairs if count >= _FEWEST_SHOWN][:3]
+
+
+def _quarantine(record: Record) -> dict[str, Any] | None:
+    cleaned = stage_record(record, "clean")
+    if "rows_in" not in cleaned:
+        return None
+    reasons = sorted((cleaned.get("quarantine") or {}).items(), key=lambda item: -item[1])
+    return {key: cleaned[key] for key in ("rows_in", "rows_out", "rows_quarantined")} | {
+        "reasons": reasons
+    }
+
+
+def _split(record: Record) -> list[dict[str, Any]]:
+    split = stage_record(record, "split")
+    found = next(
+        (split[key] for key in ("rows", "sides") if isinstance(split.get(key), Mapping)), split
+    )
+    sides = [(side, found[side]) for side in ("train", "validation", "test") if side in found]
+    total = sum(rows for _, rows in sides) or 1
+    return [{"side": side, "rows": rows, "share": rows / total} for side, rows in sides]
+
+
+def _search(record: Record) -> dict[str, Any] | None:
+    trials = record.get("trials") or stage_record(record, "tune").get("trials")
+    if not isinstance(trials, Sequence) or not any(t.get("score") is not None for t in trials):
+        return None
+    scores = [trial.get("score") for trial in trials]
+    ranked = sorted(
+        (index for index, score in enumerate(scores) if score is not None),
+        key=lambda index: -scores[index],
+    )
+    best = ranked[0]
+    lines = [
+        charts.Line("best" if index == best else "", _points(trials[index], "score"), style)
+        for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
+        if len(_points(trials[index], "score")) > 1
+    ]
+    names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings") or ()))
+    return {
+        "trials": len(trials),
+        "scatter": charts.trials(scores, best, "validation score"),
+        "curves": charts.curves(lines, "epoch", "validation score") if lines else None,
+        "names": names,
+        "top": [{"number": i + 1, **trials[i]} for i in ranked[:_TRIALS_SHOWN]],
+    }
+
+
+def _training(record: Record) -> dict[str, Any] | None:
+    trained = stage_record(record, "train")
+    history = record.get("history") or trained.get("history")
+    if not history:
+        return None
+    scored = [epoch for epoch in history if epoch.get("score") is not None]
+    best = max(scored, key=lambda epoch: epoch["score"])["epoch"] if scored else None
+    mark = None if best is None else (best, f"best, epoch {best}")
+    whole = {"history": history}
+    losses = [
+        charts.Line("training", _points(whole, "train_loss"), "second"),
+        charts.Line("validation", _points(whole, "validation_loss"), "first"),
+    ]
+    losses = [line for line in losses if line.points]
+    score = charts.Line("", _points(whole, "score"), "first")
+    facts = {key: value for key, value in trained.items() if isinstance(value, int | float | str)}
+    return {
+        "loss": charts.curves(losses, "epoch", "loss", mark) if losses else None,
+        "score": charts.curves([score], "epoch", "validation score", mark) if scored else None,
+        "facts": facts,
+    }
+
+
+def _points(trial: Record, key: str) -> list[charts.Point]:
+    history = trial.get("history") or ()
+    return [(epoch["epoch"], epoch[key]) for epoch in history if epoch.get(key) is not None]
+
+
+def _confusion(metrics: Record) -> dict[str, Any] | None:
+    """The matrix with each row's shares, or the most frequent confusions of many classes."""
+    confusion = metrics.get("confusion")
+    if not confusion:
+        return None
+    classes, counts = confusion["classes"], confusion["counts"]
+    rows = [
+        {
+            "name": name,
+            "total": sum(row),
+            "cells": [
+                {"count": cell, "share": cell / (sum(row) or 1), "right": index == column}
+                for column, cell in enumerate(row)
+            ],
+        }
+        for index, (name, row) in enumerate(zip(classes, counts, strict=True))
+    ]
+    wrong = sorted(
+        (-cell["count"], row["name"], name, cell["share"])
+        for row in rows
+        for name, cell in zip(classes, row["cells"], strict=True)
+        if cell["count"] and not cell["right"]
+    )
+    pairs = [(true, called, -count, share) for count, true, called, share in wrong]
+    few = len(classes) <= _MATRIX_CLASSES
+    return {
+        "classes": classes,
+        "rows": rows if few else [],
+        "pairs": [] if few else pairs[:_CONFUSIONS_SHOWN],
+    }
+
+
+def _calibration(metrics: Record) -> Any:
+    bins = [(b["probability"], b["observed"], b["rows"]) for b in metrics.get("calibration") or ()]
+    return charts.calibration(bins) if bins else None
+
+
+def _groups(metrics: Record) -> list[dict[str, Any]]:
+    return [
+        {
+            "column": column,
+            "figures": {
+                key: name
+                for key, name in _GROUP_FIGURES.items()
+                if any(key in figures for figures in group["values"].values())
+            },
+            "values": group["values"],
+            "gaps": {
+                key.removesuffix("_difference").replace("_", " "): value
+                for key, value in group.items()
+                if key.endswith("_difference")
+            },
+        }
+        for column, group in (metrics.get("groups") or {}).items()
+    ]
+
+
+def _model(record: Record) -> dict[str, Any] | None:
+    exported = stage_record(record, "export")
+    if not exported and not record.get("bundle"):
+        return None
+    parity = exported.get("parity") or {}
+    return {
+        "bundle": record.get("bundle"),
+        "version": exported.get("version"),
+        "compression": exported.get("compression") or [],
+        "parity": {k: value for k, value in parity.items() if not isinstance(value, Mapping)},
+        "lineage": {
+            stage["name"]: stage["digest"] for stage in record["stages"] if stage.get("digest")
+        },
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> Any:
+    """Settings as (dotted name, value), in the job file's order; unset ones left out."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif value is not None and value not in ({}, []):
+        yield prefix, value
