@@ -1,0 +1,297 @@
+"""What MLflow is told of a run: parameters, metrics, the page, and the bundle as a model version.
+
+Importing mlflow takes over a second and making its database two, so both happen in a process of
+their own that is started with the run and is ready long before there is anything to tell. It also
+keeps an outage of MLflow out of the run: all that can be lost is what MLflow would have known.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from upath import UPath
+
+from ray_pipeline import report
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+Record = dict[str, Any]
+
+ALIAS = "champion"
+RUN_TAG = "ray_pipeline.run"
+_PATIENCE_S = 60
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "refused": "FAILED"}
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 waits minutes for a dead server
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+_BATCH_PARAMS, _BATCH_METRICS = 100, 1000  # what one request to MLflow may hold
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tracker:
+    """The process that talks to MLflow, if there is one. Its troubles are only warned of."""
+
+    process: subprocess.Popen[str] | None
+    errors: IO[str]
+    sent: int = 0
+
+    def log(self, record: Mapping[str, Any], folder: UPath) -> None:
+        """Tell MLflow how the run stands; it may be told again, and is then brought up to date.
+
+        Returns at once. `folder` is the run's folder, with its `report.html`.
+        """
+        if self.process is None or self.process.stdin is None:
+            return
+        self.sent += 1
+        request = json.dumps({"record": record, "folder": str(folder)}, default=str)
+        # A process that has died cannot be told; `close` says what it died of.
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+
+    def close(self) -> list[Record]:
+        """What MLflow answered to each `log`. Warns, once, if it was not told everything."""
+        if self.process is None:
+            return []
+        problems = []
+        try:
+            output, _ = self.process.communicate(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            output, _ = self.process.communicate()
+            problems.append(f"no answer within {_PATIENCE_S} s")
+        answers = [json.loads(line) for line in output.splitlines()]
+        told = [answer for answer in answers if "problem" not in answer]
+        if len(told) < self.sent:
+            problems += [answer["problem"] for answer in answers if "problem" in answer]
+            self.errors.seek(0)
+            problems += self.errors.read().strip().splitlines()[-1:]
+            _log.warning(
+                "MLflow does not have all of this run's parameters, metrics and model: %s. "
+                "The run is not affected; its record and its page have the same numbers.",
+                next(iter(problems), "its process ended early"),
+            )
+        return told
+
+
+@contextmanager
+def following(storage: str) -> Iterator[Tracker]:
+    """A tracker that is warming up; on leaving, it is given time to finish.
+
+    It writes to `MLFLOW_TRACKING_URI`, else to a database in the storage. An object store holds
+    no database: without the variable, nothing is tracked there.
+    """
+    uri = tracking_uri(storage)
+    if uri is None:
+        _log.warning("MLflow is not told: %s holds no database; set MLFLOW_TRACKING_URI", storage)
+    with tempfile.TemporaryFile("w+") as errors:
+        tracker = Tracker(_process(uri, storage, errors) if uri else None, errors)
+        try:
+            yield tracker
+        finally:
+            tracker.close()
+
+
+def _process(uri: str, storage: str, errors: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - this very module
+        [sys.executable, "-m", "ray_pipeline.tracking", uri, storage],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env={**_ENVIRONMENT, **os.environ},
+        start_new_session=True,  # that a run was interrupted is still told
+    )
+
+
+def tracking_uri(storage: str) -> str | None:
+    """Where runs are tracked: the environment's choice, else `<storage>/mlflow.db`, if local."""
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    if chosen or "://" in storage:
+        return chosen or None
+    return f"sqlite:///{UPath(storage).absolute()}/mlflow.db"
+
+
+def logged(client: MlflowClient, record: Mapping[str, Any], folder: UPath, storage: str) -> Record:
+    """Bring the MLflow run of this pipeline run up to date, and register its bundle.
+
+    Any number of calls leave one MLflow run, one value per metric and step, and one model version
+    per bundle. Returns `run_id`, and `model_version` where there is a bundle.
+    """
+    name = record["job"]["name"]
+    run = _run(client, _experiment(client, name, storage), record["run"])
+    _log_numbers(client, run, record)
+    _log_texts(client, run, record, folder)
+    answer: Record = {"run_id": run.info.run_id}
+    if record.get("bundle"):
+        answer["model_version"] = _registered(client, run, name, UPath(record["bundle"]))
+    status = _STATUS.get(record["status"])
+    if status is None:
+        client.update_run(run.info.run_id, status="RUNNING")
+    else:
+        client.set_terminated(run.info.run_id, status)
+    return answer
+
+
+def _experiment(client: MlflowClient, name: str, storage: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = str(client.tracking_uri).startswith("sqlite:")
+    place = str(UPath(storage).absolute() / "mlflow.artifacts" / name) if local else None
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+def _run(client: MlflowClient, experiment: str, run: str) -> Run:
+    """The MLflow run that this pipeline run began before it was interrupted, or a new one."""
+    found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+    return found[0] if found else client.create_run(experiment, tags={RUN_TAG: run}, run_name=run)
+
+
+def _log_numbers(client: MlflowClient, run: Run, record: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param, RunTag
+
+    settings = {**_flat(report.without_secrets(record["job"])), **_tuned(record)}
+    new = {name: value for name, value in settings.items() if name not in run.data.params}
+    params = [Param(name, value) for name, value in new.items()]
+    metrics = _metrics(record)
+    tags = [RunTag("ray_pipeline.status", record["status"])]
+    for start in range(0, max(len(params), 1), _BATCH_PARAMS):
+        client.log_batch(run.info.run_id, params=params[start : start + _BATCH_PARAMS], tags=tags)
+    for start in range(0, len(metrics), _BATCH_METRICS):
+        client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH_METRICS])
+
+
+def _metrics(record: Mapping[str, Any]) -> list[Metric]:
+    """Learning curves by epoch, trials by number, and the test figures.
+
+    All bear the run's start as their time: MLflow takes an equal point, told twice, as one.
+    """
+    from mlflow.entities import Metric
+
+    time = int(1000 * record.get("started_s", 0))
+    points = [
+        (key, epoch[key], epoch["epoch"])
+        for epoch in record.get("history") or ()
+        for key in ("train_loss", "validation_loss", "score")
+        if epoch.get(key) is not None
+    ]
+    points += [
+        ("trial_score", trial["score"], number)
+        for number, trial in enumerate(record.get("trials") or (), start=1)
+        if trial.get("score") is not None
+    ]
+    figures = report.numbers(record.get("metrics") or {})
+    points += [
+        (_allowed(name), value, 0)
+        for name, value in figures.items()
+        if value is not None and not name.startswith("about.")
+    ]
+    return [Metric(name, float(value), time, step) for name, value, step in points]
+
+
+def _log_texts(client: MlflowClient, run: Run, record: Mapping[str, Any], folder: UPath) -> None:
+    page = folder / "report.html"
+    if page.exists():
+        client.log_text(run.info.run_id, page.read_text(encoding="utf-8"), "report.html")
+    if record.get("bundle"):
+        manifest = UPath(record["bundle"]) / "manifest.json"
+        client.log_text(run.info.run_id, manifest.read_text(encoding="utf-8"), "manifest.json")
+
+
+def _registered(client: MlflowClient, run: Run, name: str, bundle: UPath) -> str:
+    """The number of the model version that is this bundle, now the champion."""
+    from mlflow.exceptions import MlflowException
+
+    version = bundle.name
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.search_model_versions(f"name = '{name}' and tags.bundle = '{version}'")
+    if found:
+        number = found[0].version
+    else:
+        source, tags = _source(client, run, bundle), {"bundle": version}
+        number = client.create_model_version(name, source, run.info.run_id, tags=tags).version
+    client.set_registered_model_alias(name, ALIAS, number)
+    return str(number)
+
+
+def _source(client: MlflowClient, run: Run, bundle: UPath) -> str:
+    """Where MLflow reads the bundle from: where it lies, or the server's copy of it.
+
+    A tracking server refuses, rightly, to be pointed at files on its clients' disks.
+    """
+    if "://" in str(bundle) or not str(client.tracking_uri).startswith("http"):
+        return str(bundle)
+    client.log_artifacts(run.info.run_id, str(bundle), "bundle")
+    return f"{run.info.artifact_uri}/bundle"
+
+
+def _tuned(record: Mapping[str, Any]) -> dict[str, str]:
+    scored = [t for t in record.get("trials") or () if t.get("score") is not None]
+    if not scored:
+        return {}
+    best = max(scored, key=lambda trial: trial["score"])
+    return _flat(best["settings"], "tuned")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Settings by dotted name, as texts; unset ones left out."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            found |= _flat(value, name)
+        elif value is not None and value != []:
+            found[_allowed(name)] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _allowed(name: str) -> str:
+    """`name` in the characters that MLflow allows, which leave out `<`, `>` and `=`."""
+    for sign, word in (("<=", "at most "), (">=", "at least "), ("<", "below "), (">", "above ")):
+        name = name.replace(sign, word)
+    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+
+
+def _main(uri: str, storage: str) -> None:
+    """Answer each line of standard input, one request to log a run, with one line."""
+    os.nice(10)  # the run comes first
+    answers, sys.stdout = sys.stdout, sys.stderr  # MLflow prints the run's address
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    client = MlflowClient(uri)
+    client.search_experiments(max_results=1)  # makes the database, if it is ours and new
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = logged(client, request["record"], UPath(request["folder"]), storage)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            answer = {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
