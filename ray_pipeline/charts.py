@@ -162,7 +162,7 @@ def _axes(points: Sequence[Point], right: float = _RIGHT) -> tuple[Axis, Axis]:
 
 def _padded(values: Sequence[float], share: float) -> tuple[float, float]:
     low, high = min(values), max(values)
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):  # flat, but for rounding
         return low - 0.5, high + 0.5
     return low - share * (high - low), high + share * (high - low)
 

@@ -167,10 +167,10 @@ def _template() -> jinja2.Template:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A metric to a fixed number of decimals; large ones to as many significant digits."""
+    """A metric to a fixed number of decimals; large ones to whole numbers."""
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.{digits}g}"
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def count(value: float | None) -> str:

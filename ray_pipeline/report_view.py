@@ -31,7 +31,11 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
     return {
         "head": _head(record, verdicts),
         "verdicts": verdicts,
-        "about": metrics.get("about"),
+        "about": {
+            "split": "test",
+            **dict.fromkeys(("rows", "positive", "resamples")),
+            **(metrics.get("about") or {}),
+        },
         "baseline": metrics.get("baseline"),
         "stages": _stages(record),
         "columns": _columns(record),
@@ -270,7 +274,9 @@ def _model(record: Record) -> dict[str, Any] | None:
         "compression": exported.get("compression") or [],
         "parity": {k: value for k, value in parity.items() if not isinstance(value, Mapping)},
         "lineage": {
-            stage["name"]: stage["digest"] for stage in record["stages"] if stage.get("digest")
+            stage["name"]: stage["digest"]
+            for stage in record.get("stages") or ()
+            if stage.get("digest")
         },
     }
 

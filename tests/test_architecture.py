@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ray_pipeline"
 FLOORS = [
     {"errors", "__init__"},
-    {"job", "jobfile", "schema", "bundle", "report", "charts", "starter"},
+    {"job", "jobfile", "schema", "bundle", "report", "report_view", "charts", "starter"},
     {"runs", "tracking", "progress"},
     {"data"},
     {"model"},
