@@ -67,7 +67,10 @@ class Tracker:
 
     def close(self) -> list[Record]:
         """What MLflow answered to each `log`. Warns, once, if it was not told everything."""
-        if self.process is None:
+        if self.process is None or self.process.stdin is None:
+            return []
+        if not self.sent:  # it ends by itself; a kill could leave half a database
+            self.process.stdin.close()
             return []
         problems = []
         try:
