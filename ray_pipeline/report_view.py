@@ -59,6 +59,18 @@ def stage_record(record: Record, name: str) -> Record:
     return (next(found, None) or {}).get("record") or {}
 
 
+def history(record: Record) -> Sequence[Record]:
+    """The epochs of the final training."""
+    found = record.get("history") or stage_record(record, "train").get("history")
+    return found if isinstance(found, Sequence) else ()
+
+
+def trials(record: Record) -> Sequence[Record]:
+    """The trials of the search, in the order in which they were started."""
+    found = record.get("trials") or stage_record(record, "tune").get("trials")
+    return found if isinstance(found, Sequence) else ()
+
+
 def _head(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
     tone, verdict = _verdict(record, verdicts)
     return {
@@ -154,39 +166,37 @@ def _split(record: Record) -> list[dict[str, Any]]:
 
 
 def _search(record: Record) -> dict[str, Any] | None:
-    trials = record.get("trials") or stage_record(record, "tune").get("trials")
-    if not isinstance(trials, Sequence) or not any(t.get("score") is not None for t in trials):
+    tried = trials(record)
+    scores = [trial.get("score") for trial in tried]
+    scored = {index: score for index, score in enumerate(scores) if score is not None}
+    ranked = sorted(scored, key=scored.__getitem__, reverse=True)
+    if not ranked:
         return None
-    scores = [trial.get("score") for trial in trials]
-    ranked = sorted(
-        (index for index, score in enumerate(scores) if score is not None),
-        key=lambda index: -scores[index],
-    )
     best = ranked[0]
     lines = [
-        charts.Line("best" if index == best else "", _points(trials[index], "score"), style)
+        charts.Line("best" if index == best else "", _points(tried[index], "score"), style)
         for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
-        if len(_points(trials[index], "score")) > 1
+        if len(_points(tried[index], "score")) > 1
     ]
-    names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings") or ()))
+    names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
     return {
-        "trials": len(trials),
+        "trials": len(tried),
         "scatter": charts.trials(scores, best, "validation score"),
         "curves": charts.curves(lines, "epoch", "validation score") if lines else None,
         "names": names,
-        "top": [{"number": i + 1, **trials[i]} for i in ranked[:_TRIALS_SHOWN]],
+        "top": [{"number": i + 1, **tried[i]} for i in ranked[:_TRIALS_SHOWN]],
     }
 
 
 def _training(record: Record) -> dict[str, Any] | None:
     trained = stage_record(record, "train")
-    history = record.get("history") or trained.get("history")
-    if not history:
+    epochs = history(record)
+    if not epochs:
         return None
-    scored = [epoch for epoch in history if epoch.get("score") is not None]
+    scored = [epoch for epoch in epochs if epoch.get("score") is not None]
     best = max(scored, key=lambda epoch: epoch["score"])["epoch"] if scored else None
     mark = None if best is None else (best, f"best, epoch {best}")
-    whole = {"history": history}
+    whole = {"history": epochs}
     losses = [
         charts.Line("training", _points(whole, "train_loss"), "second"),
         charts.Line("validation", _points(whole, "validation_loss"), "first"),
@@ -202,8 +212,8 @@ def _training(record: Record) -> dict[str, Any] | None:
 
 
 def _points(trial: Record, key: str) -> list[charts.Point]:
-    history = trial.get("history") or ()
-    return [(epoch["epoch"], epoch[key]) for epoch in history if epoch.get(key) is not None]
+    epochs = trial.get("history") or ()
+    return [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None]
 
 
 def _confusion(metrics: Record) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from upath import UPath
 
-from ray_pipeline import report
+from ray_pipeline import report, report_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -191,13 +191,13 @@ def _metrics(record: Mapping[str, Any]) -> list[Metric]:
     time = int(1000 * record.get("started_s", 0))
     points = [
         (key, epoch[key], epoch["epoch"])
-        for epoch in record.get("history") or ()
+        for epoch in report_view.history(record)
         for key in ("train_loss", "validation_loss", "score")
         if epoch.get(key) is not None
     ]
     points += [
         ("trial_score", trial["score"], number)
-        for number, trial in enumerate(record.get("trials") or (), start=1)
+        for number, trial in enumerate(report_view.trials(record), start=1)
         if trial.get("score") is not None
     ]
     figures = report.numbers(record.get("metrics") or {})
@@ -250,7 +250,7 @@ def _source(client: MlflowClient, run: Run, bundle: UPath) -> str:
 
 
 def _tuned(record: Mapping[str, Any]) -> dict[str, str]:
-    scored = [t for t in record.get("trials") or () if t.get("score") is not None]
+    scored = [t for t in report_view.trials(record) if t.get("score") is not None]
     if not scored:
         return {}
     best = max(scored, key=lambda trial: trial["score"])
