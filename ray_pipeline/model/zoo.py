@@ -1,0 +1,192 @@
+"""Networks for rows of numbers and categories.
+
+The MLP and the residual network are those of Gorishniy et al., "Revisiting Deep Learning Models
+for Tabular Data" (2021), https://arxiv.org/abs/2106.11959, sections 3.1 and 3.2. Numbers are embedded
+as in Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning" (2022),
+https://arxiv.org/abs/2203.05556: sines and cosines of trained frequencies, a linear layer shared
+by the columns, ReLU (there "PLR").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Job, Model
+
+
+class Inputs(BaseModel):
+    """What a network reads and puts out for a row.
+
+    `numbers` F scaled numbers, `categories` the C columns' vocabulary sizes, `outputs` K: one
+    per class, or 1 for a value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    numbers: int
+    categories: tuple[int, ...]
+    outputs: int
+
+
+class Waves(nn.Module):
+    """[N, F] numbers → [N, F × embedding], through sines and cosines of trained frequencies."""
+
+    def __init__(self, columns: int, model: Model) -> None:
+        super().__init__()
+        start = torch.randn(columns, model.frequencies) * model.frequency_scale
+        self.frequencies = nn.Parameter(2 * math.pi * start)
+        self.mixed = nn.Linear(2 * model.frequencies, model.embedding)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        angles = numbers.unsqueeze(2) * self.frequencies  # [N, F, frequencies]
+        return relu(self.mixed(torch.cat([angles.cos(), angles.sin()], dim=2))).flatten(1)
+
+
+class Embedded(nn.Module):
+    """[N, F] numbers and [N, C] category indices → [N, width], what the first layer reads.
+
+    All category columns share one table, each from its own offset on: one lookup, whatever C is.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, model: Model, inputs: Inputs) -> None:
+        super().__init__()
+        sizes, numbers = inputs.categories, inputs.numbers
+        self.waves = Waves(numbers, model) if numbers and model.frequencies else None
+        self.table = nn.Embedding(sum(sizes), model.embedding) if sizes else None
+        vectors = len(sizes) + (numbers if self.waves else 0)
+        self.width = numbers + vectors * model.embedding
+        starts = [sum(sizes[:column]) for column in range(len(sizes))]
+        self.register_buffer("offsets", torch.tensor(starts, dtype=torch.int64), persistent=False)
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        parts = [numbers]
+        if self.waves is not None:
+            parts.append(self.waves(numbers))
+        if self.table is not None:
+            parts.append(self.table(categories + self.offsets).flatten(1))
+        return torch.cat(parts, dim=1)
+
+
+class Mlp(nn.Module):
+    """`depth` times Linear → ReLU → Dropout, then Linear."""
+
+    def __init__(self, model: Model, inputs: Inputs) -> None:
+        super().__init__()
+        self.embedded = Embedded(model, inputs)
+        layers: list[nn.Module] = []
+        width = self.embedded.width
+        for _ in range(model.depth):
+            layers += [nn.Linear(width, model.width), nn.ReLU(), nn.Dropout(model.dropout)]
+            width = model.width
+        self.layers = nn.Sequential(*layers, nn.Linear(width, inputs.outputs))
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        logits: Tensor = self.layers(self.embedded(numbers, categories))
+        return logits
+
+
+class ResNet(nn.Module):
+    """Linear, `depth` residual blocks with hidden layers of twice the width, then a head."""
+
+    def __init__(self, model: Model, inputs: Inputs) -> None:
+        super().__init__()
+        self.embedded = Embedded(model, inputs)
+        self.first = nn.Linear(self.embedded.width, model.width)
+        self.blocks = nn.ModuleList(_block(model) for _ in range(model.depth))
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(model.width), nn.ReLU(), nn.Linear(model.width, inputs.outputs)
+        )
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        hidden = self.first(self.embedded(numbers, categories))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def _block(model: Model) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm1d(model.width),
+        nn.Linear(model.width, 2 * model.width),
+        nn.ReLU(),
+        nn.Dropout(model.dropout),
+        nn.Linear(2 * model.width, model.width),
+        nn.Dropout(model.dropout),
+    )
+
+
+_IMPORT_HINT = "install the module, or put its folder on PYTHONPATH"
+
+MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {"mlp": Mlp, "resnet": ResNet}
+
+
+def build(model: Model, inputs: Inputs) -> nn.Module:
+    """The network that `model.name` asks for, with fresh weights from torch's generator.
+
+    Its `forward(numbers [N, F] float32, categories [N, C] int64)` returns logits [N, K].
+
+    Raises:
+        JobError: there is no such network, or nothing to read.
+    """
+    if not inputs.numbers and not inputs.categories:
+        raise JobError("no feature column is left to learn from", where="data.columns")
+    maker = MODELS.get(model.name) or _imported(model.name)
+    network = maker(model, inputs)
+    if not isinstance(network, nn.Module):
+        raise JobError(
+            f"`{model.name}` returned {type(network).__name__}",
+            where="model.name",
+            expected="a torch.nn.Module",
+        )
+    return network
+
+
+def _imported(name: str) -> Callable[[Model, Inputs], nn.Module]:
+    module, colon, function = name.partition(":")
+    expected = f"{', '.join(MODELS)}, or module:function"
+    if not colon:
+        raise JobError(f"no model is called `{name}`", where="model.name", expected=expected)
+    try:
+        maker: Callable[[Model, Inputs], nn.Module] = getattr(
+            importlib.import_module(module), function
+        )
+    except (ImportError, AttributeError) as error:
+        raise JobError(
+            f"`{name}` cannot be imported: {error}",
+            where="model.name",
+            expected=expected,
+            hint=_IMPORT_HINT,
+        ) from error
+    return maker
+
+
+def code_digest(job: Job) -> str:
+    """A digest of the file that a network of the user's own is in; empty for the built-in ones.
+
+    Raises:
+        JobError: its module cannot be found.
+    """
+    module, colon, _ = job.model.name.partition(":")
+    if not colon:
+        return ""
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:
+        raise JobError(f"there is no module `{module}`", where="model.name", hint=_IMPORT_HINT)
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:16]
