@@ -1,0 +1,161 @@
+"""The texts of a bundle for those who open it: the model card, and what MLflow reads."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from ray_pipeline import __version__
+from ray_pipeline.bundle import Manifest
+from ray_pipeline.schema import Schema
+
+_NEEDED = ("numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "universal-pathlib")
+_HEADLINES = ("accuracy", "f1", "precision", "recall", "roc_auc", "log_loss", "rmse", "mae", "r2")
+
+
+def mlflow_files(manifest: Manifest) -> dict[str, str]:
+    """`MLmodel` and the two files that say which environment it needs.
+
+    Written by hand: the format is documented, and importing mlflow takes over a second.
+    https://mlflow.org/docs/latest/ml/model/#storage-format
+    """
+    model = {
+        "flavors": {
+            "python_function": {
+                "env": {"virtualenv": "python_env.yaml"},
+                "loader_module": "ray_pipeline.deploy.pyfunc",
+                "python_version": platform.python_version(),
+            }
+        },
+        "signature": {
+            "inputs": json.dumps(_inputs(manifest.schema)),
+            "outputs": json.dumps(_outputs(manifest)),
+            "params": None,
+        },
+        "utc_time_created": manifest.created,
+    }
+    environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+    pinned = "".join(f"{package}=={version(package)}\n" for package in _NEEDED)
+    return {
+        "MLmodel": yaml.safe_dump(model, sort_keys=False),
+        "python_env.yaml": yaml.safe_dump(environment, sort_keys=False),
+        "requirements.txt": f"# and ray-pipeline {__version__} from where you have it\n{pinned}",
+    }
+
+
+def readme(manifest: Manifest, rows: int, label: str) -> str:
+    """The model card, as Markdown."""
+    features = ", ".join(f"`{column.name}` ({column.kind})" for column in manifest.schema.features)
+    found = manifest.metrics
+    predicts = f"`{label}`" + (
+        f", one of {', '.join(f'`{name}`' for name in manifest.classes)}"
+        if manifest.classes
+        else ""
+    )
+    parts = [
+        f"# {manifest.name}, version {manifest.version}",
+        f"Made {manifest.created} by ray-pipeline {__version__}. Predicts {predicts}, "
+        f"from {features}. Learnt from {rows:,} rows.",
+        "## How good it is",
+        _metrics_table(found),
+        *_groups(found.get("groups") or {}),
+        "## How it was made",
+        _facts(manifest),
+        "## How to use it",
+        _usage(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metrics_table(found: Mapping[str, Any]) -> str:
+    """Figures on the split that was judged, each with its interval and the baseline's."""
+    baseline, intervals = found.get("baseline") or {}, found.get("intervals") or {}
+    lines = []
+    for key in _HEADLINES:
+        value = found.get(key)
+        if isinstance(value, int | float):
+            low_high = intervals.get(key)
+            interval = "–".join(f"{bound:.4f}" for bound in low_high) if low_high else ""
+            base = baseline.get(key)
+            lines.append(
+                f"| {key} | {value:.4f} | {interval} | "
+                f"{f'{base:.4f}' if isinstance(base, int | float) else ''} |"
+            )
+    if not lines:
+        return "It has not been evaluated."
+    about = found.get("about") or {}
+    split, judged = about.get("split", "test"), about.get("rows")
+    head = f"On {judged:,} {split} rows" if isinstance(judged, int) else f"On the {split} rows"
+    if baseline.get("predicts"):
+        head += f"; the baseline always says {baseline['predicts']}"
+    return "\n".join(
+        [
+            f"{head}.\n",
+            "| metric | value | interval | baseline |",
+            "| --- | --- | --- | --- |",
+            *lines,
+        ]
+    )
+
+
+def _groups(groups: Mapping[str, Any]) -> list[str]:
+    if not groups:
+        return []
+    names = ", ".join(f"`{name}`" for name in groups)
+    return [f"Compared by {names}; the figures are in `manifest.json` under `metrics.groups`."]
+
+
+def _facts(manifest: Manifest) -> str:
+    settings = manifest.model.get("model") or {}
+    lines = ["- Network: " + ", ".join(f"{key} {value}" for key, value in settings.items())]
+    form = next((row for row in manifest.compression if row["chosen"]), None)
+    if form:
+        lines.append(f"- Form: {form['name']}, because {form['why']}.")
+    if manifest.parity:
+        lines.append(
+            f"- The graph was compared with the trained network on {manifest.parity['rows']:,} "
+            f"rows: largest difference {manifest.parity['max_difference']:.2g}."
+        )
+    lines += [f"- {name}: `{digest}`" for name, digest in manifest.lineage.items()]
+    if manifest.base_model:
+        lines.append(f"- Base model: {manifest.base_model}, licence {manifest.licence}")
+    return "\n".join(lines)
+
+
+def _usage(manifest: Manifest) -> str:
+    return f"""```sh
+ray-pipeline deploy . --name {manifest.name}
+ray-pipeline predict . rows.csv -o predictions.parquet
+```
+
+```python
+import mlflow
+
+mlflow.pyfunc.load_model(".").predict(rows)  # a pandas DataFrame of raw rows
+```"""
+
+
+def _inputs(schema: Schema) -> list[dict[str, Any]]:
+    # Numbers are `any`: MLflow takes neither pandas' float columns (integers with a gap) as long
+    # nor its integer columns as double; how they are read is checked when they are.
+    kinds = {"category": "string", "boolean": "boolean", "integer": "any", "number": "any"}
+    return [
+        {"type": kinds[column.kind], "name": column.name, "required": True}
+        for column in schema.features
+    ]
+
+
+def _outputs(manifest: Manifest) -> list[dict[str, Any]]:
+    if manifest.task == "regression":
+        return [{"type": "double", "name": "value", "required": True}]
+    by_class = {"type": "map", "values": {"type": "double"}, "name": "probabilities"}
+    return [
+        {"type": "string", "name": "label", "required": True},
+        {"type": "double", "name": "probability", "required": True},
+        {**by_class, "required": True},
+    ]

@@ -1,0 +1,137 @@
+"""Predicting with a bundle: raw columns in, probabilities or values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ray_pipeline.bundle import Bundle
+from ray_pipeline.errors import BundleError, DataError
+from ray_pipeline.schema import Column, Schema
+
+Columns = dict[str, NDArray[Any]]
+
+_ONNX_TYPES = {
+    "integer": "tensor(double)",
+    "number": "tensor(double)",
+    "boolean": "tensor(double)",
+    "category": "tensor(string)",
+}
+
+
+class Predictor:
+    """A bundle's graph, loaded.
+
+    Args:
+        bundle: an opened bundle.
+        threads: threads that one `predict` may use.
+
+    Raises:
+        BundleError: the graph cannot be loaded, or does not read the schema's columns.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        self.manifest = bundle.manifest
+        try:
+            self._session = session(str(bundle.model), threads)
+        except RuntimeError as error:  # ONNX Runtime's errors all derive from it
+            raise BundleError(
+                f"cannot be loaded: {str(error).splitlines()[0]}",
+                where=str(bundle.model),
+                expected=f"a graph for ONNX Runtime {onnxruntime.__version__}",
+            ) from error
+        _check_inputs(self._session, bundle)
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def predict(self, columns: Columns) -> NDArray[np.float32]:
+        """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
+
+        `columns` holds an array [N] for every feature column, and nothing else: float64 with NaN
+        for no value, or object (str) with "" for no value.
+        """
+        output: NDArray[np.float32] = self._session.run(self._outputs, columns)[0]
+        return output
+
+
+def predicting(model: bytes) -> Callable[[Columns], NDArray[Any]]:
+    """A function from columns to the first output of a graph that is not in a bundle yet."""
+    loaded = session(model)
+
+    def predict(columns: Columns) -> NDArray[Any]:
+        output: NDArray[Any] = loaded.run(None, columns)[0]
+        return output
+
+    return predict
+
+
+def session(model: str | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU, for a model file or its content."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A waiting thread would otherwise spin, and take its core from other replicas.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def columns_from_table(table: pa.Table, schema: Schema) -> Columns:
+    """The feature columns of `table` as `Predictor.predict` takes them; others are left out.
+
+    Raises:
+        DataError: a column is absent, or cannot be read as its kind.
+    """
+    return {column.name: _array(table, column, schema) for column in schema.features}
+
+
+def _array(table: pa.Table, column: Column, schema: Schema) -> NDArray[Any]:
+    if column.name not in table.column_names:
+        raise DataError(
+            "the column is absent",
+            where=column.name,
+            expected=f"columns {', '.join(feature.name for feature in schema.features)}",
+        )
+    values = table.column(column.name)
+    try:
+        if column.kind == "category":
+            return _texts(values, schema)
+        return _floats(values)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"cannot be read: {error}", where=column.name, expected=f"the kind {column.kind}"
+        ) from error
+
+
+def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    floats: NDArray[np.float64] = pc.fill_null(
+        values.cast(pa.float64(), safe=False), np.nan
+    ).to_numpy()
+    return floats
+
+
+def _texts(values: pa.ChunkedArray, schema: Schema) -> NDArray[np.object_]:
+    texts = pc.utf8_trim_whitespace(pc.fill_null(values.cast(pa.string()), ""))
+    if schema.missing:
+        given = pc.is_in(texts, value_set=pa.array(schema.missing, pa.string()))
+        texts = pc.if_else(given, "", texts)
+    array: NDArray[np.object_] = texts.to_numpy()
+    return array
+
+
+def _check_inputs(loaded: onnxruntime.InferenceSession, bundle: Bundle) -> None:
+    found = {value.name: value.type for value in loaded.get_inputs()}
+    wanted = {column.name: _ONNX_TYPES[column.kind] for column in bundle.manifest.schema.features}
+    if found != wanted:
+        name = sorted({name for name, _ in found.items() ^ wanted.items()})[0]
+        raise BundleError(
+            f"column {name!r} is {found.get(name, 'not read')} in the graph",
+            where=str(bundle.model),
+            expected=f"{wanted.get(name, 'no such column')}, by the manifest's schema",
+            hint="the graph and the manifest are not of one export; export again",
+        )
