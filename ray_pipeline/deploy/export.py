@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,11 +26,23 @@ from ray_pipeline.errors import BundleError, GateRefused
 from ray_pipeline.job import Compress
 from ray_pipeline.model import compress, train
 from ray_pipeline.model.compress import Candidate, Columns, Predict
-from ray_pipeline.model.predictions import BATCH_ROWS, Predictions, predicted
+from ray_pipeline.model.feed import matrices
 from ray_pipeline.schema import Schema
 
 MAX_DIFFERENCE = 1e-3
 MIN_AGREEMENT = 0.999
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class _Validated:
+    """Of N validation rows: true labels [N], the network's outputs and each form's ([N, K]
+    probabilities, or [N] values), and the raw columns of the last rows, to measure with."""
+
+    labels: NDArray[Any]
+    truth: NDArray[Any]
+    outputs: dict[str, NDArray[Any]]
+    columns: Columns
 
 
 def write(  # noqa: PLR0917 - a stage's inputs come by position
@@ -54,18 +67,14 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         JobError: the network cannot be written as ONNX.
     """
     statistics, network = prepared.load(features), train.load(trained)
-    truth = predicted(network, statistics, split / "validation", ())
     forms = _forms(network, statistics, settings)
     predict = {form: runtime.predicting(content) for form, content in forms.items()}
-    outputs, columns = _outputs(predict, split / "validation", schema)
-    parity = {form: _parity(found, truth, statistics) for form, found in outputs.items()}
+    seen = _validated(split / "validation", schema, network, statistics, predict)
+    parity = {form: _parity(seen, form, statistics) for form in forms}
     _refuse_if_apart(parity["fp32"])
-    times = compress.latencies(predict, columns)
+    times = compress.latencies(predict, seen.columns)
     table = compress.chosen(
-        [
-            Candidate(form, len(forms[form]), *times[form], _score(outputs[form], truth))
-            for form in forms
-        ],
+        [Candidate(form, len(forms[form]), *times[form], _score(seen, form)) for form in forms],
         settings.max_drop,
     )
     taken = next(row["name"] for row in table if row["chosen"])
@@ -82,22 +91,30 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         compression=table,
         lineage=lineage,
     )
+    sizes = _written(out / "bundle", manifest, statistics, forms[taken])
+    return {
+        "rows_in": len(seen.labels),
+        "rows_out": len(seen.labels),
+        "version": manifest.version,
+        "parity": manifest.parity,
+        "compression": table,
+        "bytes": sizes,
+    }
+
+
+def _written(
+    out: UPath, manifest: Manifest, statistics: Statistics, model: bytes
+) -> dict[str, int]:
+    """Write the bundle, and return its files' sizes in bytes."""
     texts = {
-        "statistics.json": (features / "statistics.json").read_text(),
+        "statistics.json": statistics.model_dump_json(indent=1),
         "README.md": card.readme(manifest, statistics.rows, statistics.label.name),
         **card.mlflow_files(manifest),
     }
     content = {name: text.encode() for name, text in texts.items()}
-    content["model.onnx"] = forms[taken]
-    bundle.write(out / "bundle", manifest, content)
-    return {
-        "rows_in": len(truth.labels),
-        "rows_out": len(truth.labels),
-        "version": manifest.version,
-        "parity": manifest.parity,
-        "compression": table,
-        "bytes": {name: len(data) for name, data in content.items()},
-    }
+    content[manifest.model_file] = model
+    bundle.write(out, manifest, content)
+    return {name: len(data) for name, data in content.items()}
 
 
 def published(stage: UPath, target: UPath) -> UPath:
@@ -130,29 +147,47 @@ def _forms(network: nn.Module, statistics: Statistics, settings: Compress) -> di
     }
 
 
-def _outputs(
-    predict: Mapping[str, Predict], rows: UPath, schema: Schema
-) -> tuple[dict[str, NDArray[Any]], Columns]:
-    """Each form's outputs for all raw rows, and the columns of some of them to measure with."""
-    outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in predict}
-    columns: Columns = {}
+def _validated(
+    rows: UPath,
+    schema: Schema,
+    network: nn.Module,
+    statistics: Statistics,
+    predict: Mapping[str, Predict],
+) -> _Validated:
+    """What the network and each form say of every raw row in the folder `rows`."""
+    transform = prepared.compiled_arrow(statistics)
+    torch_outputs = graph.torch_outputs(network, statistics)
+    labels, truth, columns = [], [], Columns()
+    outputs: dict[str, list[NDArray[Any]]] = {form: [] for form in predict}
     for table in _tables(rows):
+        ready = matrices(transform(table))
+        labels.append(ready["label"])
+        truth.append(torch_outputs(ready["numbers"], ready["categories"]))
         columns = runtime.columns_from_table(table, schema)
-        for name, form in predict.items():
-            outputs[name].append(form(columns))
-    return {name: np.concatenate(parts) for name, parts in outputs.items()}, columns
-
-
-def _parity(found: NDArray[Any], truth: Predictions, statistics: Statistics) -> dict[str, Any]:
-    """Largest difference (of values: in standard deviations of the label), and label agreement."""
-    apart = np.abs(found.astype(float) - truth.outputs) / (statistics.label.deviation or 1.0)
-    agreement = (
-        float((found.argmax(1) == truth.outputs.argmax(1)).mean()) if found.ndim == 2 else None
+        for form, of_form in predict.items():
+            outputs[form].append(of_form(columns))
+    return _Validated(
+        np.concatenate(labels),
+        np.concatenate(truth),
+        {form: np.concatenate(parts) for form, parts in outputs.items()},
+        columns,
     )
+
+
+def _parity(seen: _Validated, form: str, statistics: Statistics) -> dict[str, Any]:
+    """Largest difference (of values: in standard deviations of the label), and label agreement."""
+    found, truth = seen.outputs[form], seen.truth
+    apart = np.abs(found.astype(float) - truth)
+    if found.ndim == 1:
+        return {
+            "rows": len(found),
+            "max_difference": float(apart.max()) / (statistics.label.deviation or 1.0),
+            "label_agreement": None,
+        }
     return {
         "rows": len(found),
         "max_difference": float(apart.max()),
-        "label_agreement": agreement,
+        "label_agreement": float((found.argmax(1) == truth.argmax(1)).mean()),
     }
 
 
@@ -171,16 +206,16 @@ def _refuse_if_apart(parity: dict[str, Any]) -> None:
     )
 
 
-def _score(found: NDArray[Any], truth: Predictions) -> float:
+def _score(seen: _Validated, form: str) -> float:
     """Accuracy, or R², against the true labels."""
+    found, labels = seen.outputs[form], seen.labels
     if found.ndim == 2:
-        return float((found.argmax(1) == truth.labels).mean())
-    spread = ((truth.labels - truth.labels.mean()) ** 2).sum()
-    return float(1 - ((truth.labels - found) ** 2).sum() / spread) if spread else float("nan")
+        return float((found.argmax(1) == labels).mean())
+    spread = float(((labels - labels.mean()) ** 2).sum())
+    return 1 - float(((labels - found) ** 2).sum()) / spread if spread else float("nan")
 
 
 def _tables(rows: UPath) -> Iterator[pa.Table]:
-    """The rows in the order in which `predicted` reads them."""
     dataset = pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
     for batch in dataset.to_batches(batch_size=BATCH_ROWS):
         yield pa.Table.from_batches([batch])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, compose
 from torch import Tensor, nn
 
@@ -26,7 +30,7 @@ class _Predicting(nn.Module):
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         logits: Tensor = self.network(numbers, categories)
         if self.label.classes is None:
-            return logits[:, 0] * self.label.deviation + self.label.mean
+            return logits[:, 0] * (self.label.deviation or 1.0) + self.label.mean
         return logits.softmax(dim=1)
 
 
@@ -71,6 +75,23 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
     if program is None:
         raise AssertionError("torch.onnx.export(dynamo=True) returns a program")
     return _bare(program.model_proto)
+
+
+def torch_outputs(
+    network: nn.Module, statistics: Statistics
+) -> Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]:
+    """A function from prepared rows to what torch makes of them; `network_graph` must agree."""
+    predicting = _Predicting(network, statistics.label).eval()
+
+    def outputs(numbers: NDArray[Any], categories: NDArray[Any]) -> NDArray[Any]:
+        with torch.inference_mode():
+            found: NDArray[Any] = predicting(
+                torch.from_numpy(numbers.astype(np.float32)),
+                torch.from_numpy(categories.astype(np.int64)),
+            ).numpy()
+        return found
+
+    return outputs
 
 
 def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto:
