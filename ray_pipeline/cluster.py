@@ -1,0 +1,313 @@
+"""One local Ray cluster: started with Serve's fast path, recorded, found again, stopped whole.
+
+It outlives the command that started it. All its processes share one session (setsid), which is
+how `down` finds exactly them, whoever became their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ray_pipeline.deploy import ports
+from ray_pipeline.deploy.auth import state_folder, write_private
+from ray_pipeline.errors import ClusterError
+
+_MARK = "RAY_PIPELINE_CLUSTER"
+_LOCAL = "127.0.0.1"
+
+# Serve reads these where the cluster starts; its own defaults are about 8 times slower.
+_FAST_PATH = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # One datagram parsed in Python per request, for figures that `GET /metrics` has anyway.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",
+}
+_OWN_PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
+_OWN_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+
+
+def up(port: int | None = None, cpus: int | None = None) -> dict[str, Any]:
+    """The record of this user's local cluster, started if it is not running.
+
+    Args:
+        port: where Ray's head listens, on the loopback interface; a free one if not given.
+        cpus: cores it may plan with; all of the machine's if not given.
+
+    Raises:
+        ClusterError: it does not start, the port is taken, or the running one is of another
+            version of Ray or Python.
+    """
+    with _lock():
+        running = record()
+        if running is not None:
+            _check_versions(running)
+            return running
+        if port is not None and not ports.is_free(port):
+            raise ClusterError(
+                f"port {port} is taken by {ports.owner(port)}",
+                expected="a free port",
+                hint="stop that process, or choose another port",
+            )
+        return _started(port or ports.free_ports(1)[0], cpus)
+
+
+def down() -> bool:
+    """Stop the local cluster with every process of it, HAProxy included; False if none runs."""
+    with _lock():
+        running = record()
+        if running is not None:
+            _stop(running)
+        _record_path().unlink(missing_ok=True)
+        return running is not None
+
+
+def record() -> dict[str, Any] | None:
+    """The record of the local cluster, or None if none was started or it has ended."""
+    try:
+        found: dict[str, Any] = json.loads(_record_path().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ClusterError(
+            "not a cluster's record",
+            where=str(_record_path()),
+            hint="remove the file; end a cluster that still runs by hand",
+        ) from error
+    return found if processes(found) else None
+
+
+def processes(running: dict[str, Any]) -> list[psutil.Process]:
+    """The processes of a recorded cluster; empty once it has ended.
+
+    A process number may be used again after a restart of the machine, so that one of them at
+    least must carry the cluster's own mark in its environment.
+    """
+    members = [process for process in psutil.process_iter() if _session(process) == running["pid"]]
+    return members if any(_is_marked(process, running["mark"]) for process in members) else []
+
+
+def connect(start: bool = True) -> None:
+    """Connect this process to Ray: to `RAY_ADDRESS` if set, else to the local cluster.
+
+    Args:
+        start: start a local cluster if none runs.
+
+    Raises:
+        ClusterError: nothing runs and nothing may be started, or it cannot be reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Without a mode Ray decides by the files it finds in the home folder.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        running = up() if start else record()
+        if running is None:
+            raise ClusterError(
+                "no local cluster is running",
+                hint="start one with `ray-pipeline up`, or set RAY_ADDRESS to one that runs",
+            )
+        _check_versions(running)
+        _let_in(running)
+        address = running["address"]
+    try:
+        ray.init(
+            address,
+            namespace="ray_pipeline",
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cannot be reached: {str(error).splitlines()[0]}",
+            where=address,
+            hint="`ray-pipeline down` and `ray-pipeline up` start afresh; see cluster.log in "
+            f"{state_folder()}",
+        ) from error
+
+
+def _started(port: int, cpus: int | None) -> dict[str, Any]:
+    begun = time.monotonic()
+    mark, token = secrets.token_hex(8), state_folder() / "ray_token"
+    write_private(token, secrets.token_hex(32))
+    access = _access({"token": str(token)})
+    environment = {**os.environ, **_fast_path(), **access, _MARK: mark}
+    environment.pop("RAY_ADDRESS", None)
+    log = state_folder() / "cluster.log"
+    with log.open("wb") as output:
+        head = subprocess.Popen(  # noqa: S603 - our own arguments
+            _command(port, cpus),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = _exit_code(head, seconds=90)
+    made = {
+        "address": f"{_LOCAL}:{port}",
+        "pid": head.pid,
+        "mark": mark,
+        "token": str(token),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - begun, 2),
+        **_versions(),
+    }
+    if code != 0:
+        _stop(made)
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+        raise ClusterError(
+            "Ray did not start:\n" + "\n".join(last), where=str(log), hint="the log has all of it"
+        )
+    write_private(_record_path(), json.dumps(made, indent=2) + "\n")
+    return made
+
+
+def _command(port: int, cpus: int | None) -> list[str]:
+    agent, client = ports.free_ports(2)
+    options = {
+        "port": port,
+        "dashboard-agent-listen-port": agent,
+        # Ray's default range may be taken by another cluster; 0 lets the system choose.
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "ray-client-server-port": client,
+        "temp-dir": _temporary(),
+        # Its ten processes cost 4 seconds and a gigabyte; the Jobs API and Ray's page go with it.
+        "include-dashboard": "false",
+        "include-log-monitor": "false",
+    }
+    if cpus is not None:
+        options["num-cpus"] = cpus
+    ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return [ray, "start", "--head", "--disable-usage-stats", *flags]
+
+
+def _fast_path() -> dict[str, str]:
+    free = ports.free_ports(len(_OWN_PORTS))
+    own = {name: str(port) for name, port in zip(_OWN_PORTS, free, strict=True)}
+    # In its default place anybody on the machine could write to HAProxy's admin socket.
+    own |= {name: str(_temporary() / "haproxy" / file) for name, file in _OWN_FILES.items()}
+    return {**_FAST_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _temporary() -> Path:
+    """Ray's files: logs and sockets. Short, for a socket's path may have 107 characters."""
+    folder = Path(tempfile.gettempdir()) / f"ray_pipeline_{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _access(running: dict[str, Any]) -> dict[str, str]:
+    """What a process needs in its environment to be let into the cluster."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": running["token"]}
+
+
+def _let_in(running: dict[str, Any]) -> None:
+    """Make this process, and those it starts, show the cluster's token."""
+    from ray import _raylet
+
+    os.environ.update(_access(running))
+    # Ray read its settings when it was imported; these are the two calls by which it reads them
+    # again itself.
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+
+
+def _exit_code(head: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return head.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _stop(running: dict[str, Any]) -> None:
+    """End every process of the cluster: asked first, killed after half a second."""
+    asked_until = time.monotonic() + 0.5
+    for process in processes(running):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    # A raylet may still start workers while it ends, so look again until nobody is there.
+    while members := [p for p in psutil.process_iter() if _session(p) == running["pid"]]:
+        for process in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if time.monotonic() > asked_until:
+                    process.kill()
+        psutil.wait_procs(members, timeout=0.1)
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return os.getsid(process.pid)
+    except (ProcessLookupError, PermissionError, psutil.Error):
+        return None
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(_MARK) == mark
+    except (psutil.Error, OSError):
+        return False
+
+
+def _versions() -> dict[str, str]:
+    return {"ray": version("ray"), "python": platform.python_version()}
+
+
+def _check_versions(running: dict[str, Any]) -> None:
+    for name, mine in _versions().items():
+        if running[name] != mine:
+            raise ClusterError(
+                f"the local cluster runs {name} {running[name]}, this command {mine}",
+                where=running["address"],
+                hint="`ray-pipeline down` stops it, and the endpoints on it; then try again",
+            )
+
+
+def _record_path() -> Path:
+    return state_folder() / "cluster.json"
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """Two commands at once would start two clusters, and lose sight of one."""
+    with (state_folder() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,235 @@
+"""Request bodies: JSON rows, decoded and checked against the schema in one pass.
+
+A row carries every feature column; null means no value. Columns that the schema knows but the
+model does not read (the label, ignored ones) may be there and are not looked at; any other is an
+error. Integer columns take whole numbers (5 and 5.0), number columns any number, boolean columns
+true and false; category columns take texts, and numbers and booleans as their text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_pipeline.errors import RequestError
+from ray_pipeline.schema import Column, Schema
+
+Columns = dict[str, NDArray[Any]]
+Rows = list[Any]
+"""Rows as decoded: structs with an attribute per feature, in the schema's order."""
+
+_BOUND = 2**63
+_TYPES: dict[str, Any] = {
+    "integer": Annotated[int, msgspec.Meta(ge=-_BOUND, le=_BOUND - 1)] | None,
+    "number": float | None,
+    "boolean": bool | None,
+    "category": str | int | float | bool | None,
+}
+EXPECTED = {
+    "integer": "integer",
+    "number": "number",
+    "boolean": "true or false",
+    "category": "text",
+}
+
+
+class Protocol:
+    """Decodes the requests of one endpoint.
+
+    Args:
+        schema: the columns, from the bundle.
+        max_rows: rows that a request may carry.
+    """
+
+    def __init__(self, schema: Schema, max_rows: int) -> None:
+        self.features = schema.features
+        self.max_rows = max_rows
+        self._known = {column.name: column for column in schema}
+        self._missing = schema.missing_texts
+        self._row = _row_type(schema)
+        self._decode = _decoder(self._row, max_rows)
+        self._values = _values_getter(len(self.features))
+        kinds = [column.kind for column in self.features]
+        self._numbers = [index for index, kind in enumerate(kinds) if kind != "category"]
+        self._categories = [index for index, kind in enumerate(kinds) if kind == "category"]
+        self._names = [self.features[index].name for index in (*self._numbers, *self._categories)]
+
+    def rows(self, body: bytes) -> Rows:
+        """The rows of a body `{"rows": [{column: value, …}, …]}`.
+
+        Raises:
+            RequestError: 400 not JSON; 413 more than `max_rows`; 422 anything else, and where.
+        """
+        try:
+            rows: Rows = self._decode(body).rows
+        except msgspec.ValidationError as error:
+            if "out of range" in str(error):
+                raise _out_of_range(error) from error
+            # What is wrong, or right after all (5.0 in an integer column), is found at leisure.
+            return self._rows_checked(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise not_json(error) from error
+        return rows
+
+    def rows_from(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
+        """The rows of a request that came by column, each a sequence of `count` values.
+
+        Raises:
+            RequestError: as `rows` does.
+        """
+        self._check_count(count)
+        return [
+            self._row_checked(index, {name: values[index] for name, values in columns.items()})
+            for index in range(count)
+        ]
+
+    def columns(self, rows: Rows) -> Columns:
+        """What a Predictor reads: float64 [N] with NaN, or object [N] of str with "", by column."""
+        by_column = list(zip(*map(self._values, rows), strict=True))
+        # One array for all columns of a kind costs less than one each; None becomes NaN.
+        numbers = np.array([by_column[index] for index in self._numbers], np.float64)
+        texts = np.array([self._texts(by_column[index]) for index in self._categories], np.object_)
+        return dict(zip(self._names, (*numbers, *texts), strict=True))
+
+    def _texts(self, values: Iterable[Any]) -> list[str]:
+        missing = self._missing
+        texts = [value.strip() if type(value) is str else canonical_text(value) for value in values]
+        return ["" if text in missing else text for text in texts]
+
+    def _rows_checked(self, body: bytes) -> Rows:
+        document = decoded(body)
+        if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+            raise _invalid('expected {"rows": [{column: value, …}]}', "")
+        extra = [name for name in document if name != "rows"]
+        if extra:
+            raise _invalid(f"unknown field {_shown(extra[0])}; the only field is `rows`", extra[0])
+        rows = document["rows"]
+        self._check_count(len(rows))
+        return [self._row_checked(index, row) for index, row in enumerate(rows)]
+
+    def _check_count(self, count: int) -> None:
+        if count == 0:
+            raise _invalid("expected at least one row", "rows")
+        if count > self.max_rows:
+            raise RequestError(
+                f"expected at most {self.max_rows} rows, found {count}",
+                status=413,
+                code="too_many_rows",
+                where="rows",
+            )
+
+    def _row_checked(self, index: int, row: Any) -> Any:
+        place = f"rows[{index}]"
+        if not isinstance(row, dict):
+            raise _invalid(f"expected an object of column: value, found {_shown(row)}", place)
+        for name in row:
+            if name not in self._known:
+                near = difflib.get_close_matches(name, self._known, n=1)
+                meant = f"; did you mean `{near[0]}`?" if near else ""
+                raise _invalid(f"unknown column {_shown(name)}{meant}", f"{place}.{name}")
+        for column in self.features:
+            if column.name not in row:
+                raise _invalid(
+                    f"the column is absent; expected {EXPECTED[column.kind]}, or null for no value",
+                    f"{place}.{column.name}",
+                )
+            if not _fits(column, row[column.name]):
+                raise _invalid(
+                    f"expected {EXPECTED[column.kind]}, found {_shown(row[column.name])}",
+                    f"{place}.{column.name}",
+                )
+        return self._row(*(row[column.name] for column in self.features))
+
+
+def decoded(body: bytes) -> Any:
+    """The JSON document in `body`.
+
+    Raises:
+        RequestError: 400 not JSON (NaN and Infinity are not); 422 a number out of range.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError as error:  # a number beyond what a float can hold
+        raise _out_of_range(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from error
+
+
+def not_json(error: Exception) -> RequestError:
+    """The 400 that a body which is no JSON deserves."""
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    reason = reason.removeprefix("JSON is malformed: ")
+    return RequestError(f"the body is not JSON: {reason}", status=400, code="not_json")
+
+
+def _out_of_range(error: msgspec.ValidationError) -> RequestError:
+    _, _, place = str(error).partition(" - at `$.")
+    return _invalid("the number is larger than 64 bits can hold", place.rstrip("`"))
+
+
+def canonical_text(value: float | bool | None) -> str:
+    """A number or boolean as the text that a category has in files: 5, 5.5, true."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _row_type(schema: Schema) -> type[msgspec.Struct]:
+    features, others = schema.features, [c for c in schema if c.role != "feature"]
+    # Columns may have any name, attributes may not: hence f0, f1, … and the renaming.
+    fields: list[Any] = [(f"f{i}", _TYPES[column.kind]) for i, column in enumerate(features)]
+    fields += [(f"o{i}", object, msgspec.UNSET) for i in range(len(others))]
+    names = [column.name for column in (*features, *others)]
+    return msgspec.defstruct(
+        "Row",
+        fields,
+        rename={field[0]: name for field, name in zip(fields, names, strict=True)},
+        forbid_unknown_fields=True,
+        gc=False,  # rows hold no cycles, and a collection of many would stop the replica
+    )
+
+
+def _decoder(row: type[msgspec.Struct], max_rows: int) -> Callable[[bytes], Any]:
+    rows = Annotated[list[row], msgspec.Meta(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
+    request = msgspec.defstruct("Request", [("rows", rows)], forbid_unknown_fields=True)
+    return msgspec.json.Decoder(request).decode
+
+
+def _values_getter(count: int) -> Callable[[Any], tuple[Any, ...]]:
+    if count == 1:  # attrgetter of one name gives no tuple
+        return lambda row: (row.f0,)
+    return attrgetter(*(f"f{index}" for index in range(count)))
+
+
+def _fits(column: Column, value: Any) -> bool:
+    if value is None:
+        return True
+    if column.kind == "boolean" or isinstance(value, bool):
+        return isinstance(value, bool) and column.kind in ("boolean", "category")
+    if column.kind == "category":
+        return isinstance(value, (str, int, float))
+    if column.kind == "integer":
+        return (
+            isinstance(value, (int, float))
+            and value == int(value)
+            and -_BOUND <= int(value) < _BOUND
+        )
+    return isinstance(value, (int, float))
+
+
+def _shown(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _invalid(what: str, where: str) -> RequestError:
+    return RequestError(what, status=422, code="invalid_request", where=where)
