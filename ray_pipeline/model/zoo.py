@@ -1,10 +1,10 @@
 """Networks for rows of numbers and categories.
 
 The MLP and the residual network are those of Gorishniy et al., "Revisiting Deep Learning Models
-for Tabular Data" (2021), https://arxiv.org/abs/2106.11959, sections 3.1 and 3.2. Numbers are embedded
-as in Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning" (2022),
-https://arxiv.org/abs/2203.05556: sines and cosines of trained frequencies, a linear layer shared
-by the columns, ReLU (there "PLR").
+for Tabular Data" (2021), https://arxiv.org/abs/2106.11959, sections 3.1 and 3.2. Numbers are
+embedded as in Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning"
+(2022), https://arxiv.org/abs/2203.05556: sines and cosines of trained frequencies, a linear layer
+shared by the columns, ReLU (there "PLR").
 """
 
 from __future__ import annotations

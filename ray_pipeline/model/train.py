@@ -1,0 +1,223 @@
+"""The model, trained in full: in this process, or in worker processes of Ray Train."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import ray
+import ray.data
+import ray.train
+import safetensors.torch
+import torch
+from ray.data import ExecutionOptions
+from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Queue
+from torch import nn
+from upath import UPath
+
+from ray_pipeline.data import features as prepared
+from ray_pipeline.errors import PipelineError, TrainingError
+from ray_pipeline.job import Model, Train
+from ray_pipeline.model import loop, zoo
+from ray_pipeline.model.feed import dataset
+
+Record = dict[str, Any]
+Progress = Callable[[Record], None]
+RESTARTS = 3
+"""Times that lost workers are replaced; each goes on from the last epoch."""
+MEMORY_SHARE = 0.25
+"""Share of the object store that rows may take before they are streamed."""
+
+
+def write(
+    features: UPath,
+    model: Model,
+    train: Train,
+    out: UPath,
+    *,
+    work: UPath,
+    progress: Progress,
+    log_dir: UPath | None = None,
+) -> Record:
+    """Train on the prepared rows in `features`; keep the weights of the best epoch.
+
+    Writes `model.safetensors`, `model.json` and `history.json` (one entry an epoch) below `out`.
+    Checkpoints live in `work`, which all workers must reach: a call that was interrupted goes on
+    from the last whole epoch, and ends with the same numbers. `log_dir` is for TensorBoard.
+
+    Raises:
+        TrainingError: the loss is not finite, or workers failed again and again.
+        JobError: there is no such model.
+    """
+    begun = time.monotonic()
+    workers = _workers(train)
+    kind = _feed(features, train)
+    with _reporting(progress, in_process=workers == 0) as report:
+        setup = loop.Setup(
+            model=model,
+            train=train,
+            statistics=prepared.load(features),
+            features=features,
+            feed=kind,
+            data=_data(features, kind, shared=workers > 0),
+            work=work,
+            log_dir=log_dir,
+            report=report,
+        )
+        result = _fitted(setup, workers)
+    seconds = round(time.monotonic() - begun, 3)
+    return {**_written(setup, out), **result, "feed": kind, "seconds": seconds}
+
+
+def load(trained: UPath) -> nn.Module:
+    """The trained network, on the CPU, ready to predict."""
+    described = json.loads((trained / "model.json").read_text())
+    network = zoo.build(
+        Model.model_validate(described["model"]), zoo.Inputs.model_validate(described["inputs"])
+    )
+    network.load_state_dict(safetensors.torch.load((trained / "model.safetensors").read_bytes()))
+    return network.eval()
+
+
+def matrices(features: UPath) -> dict[str, Any]:
+    """The prepared training and validation rows as arrays."""
+    return {side: prepared.read_matrix(features / side) for side in ("train", "validation")}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with `count` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _written(setup: loop.Setup, out: UPath) -> Record:
+    state = loop.loaded(setup.work)
+    assert state is not None, "training ended without a checkpoint"
+    history = state["history"]
+    best = history[loop.best_epoch(history)]
+    (out / "model.safetensors").write_bytes(safetensors.torch.save(state["best"]))
+    described = {
+        "model": setup.model.model_dump(mode="json"),
+        "inputs": loop.inputs(setup.statistics).model_dump(mode="json"),
+    }
+    (out / "model.json").write_text(json.dumps(described, indent=1))
+    (out / "history.json").write_text(json.dumps(history, indent=1))
+    return {
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "score": best["score"],
+        "validation_loss": best["validation_loss"],
+    }
+
+
+def _fitted(setup: loop.Setup, workers: int) -> Record:
+    train = setup.train
+    sets: dict[str, Any] = {}
+    if setup.feed == "stream":
+        source = setup.features / "train"
+        sets["train"] = ray.data.read_parquet(source.path, filesystem=arrow_filesystem(source))
+    trainer = TorchTrainer(
+        loop.work,  # type: ignore[arg-type]  # its dict has texts for keys
+        train_loop_config={"setup": setup},
+        datasets=sets,
+        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
+        scaling_config=_scaling(train, workers),
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:8]}",
+            storage_path=setup.work.path,
+            storage_filesystem=arrow_filesystem(setup.work),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+        ),
+    )
+    try:
+        with threads(max(1, int(train.cpus))):
+            fitted: Any = trainer.fit()
+    except PipelineError:
+        raise
+    except Exception as error:
+        last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise TrainingError(f"training failed: {last_line}", where="train") from error
+    result: Record = fitted.return_value
+    if "error" in result:
+        raise result["error"]
+    return result
+
+
+def _scaling(train: Train, workers: int) -> ScalingConfig:
+    if workers == 0:
+        return ScalingConfig(num_workers=0)
+    gpus = _cluster("GPU") >= workers
+    resources = {"CPU": train.cpus, **({"GPU": 1.0} if gpus else {})}
+    return ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker=resources)
+
+
+def _workers(train: Train) -> int:
+    """Worker processes; 0 is this process. A ZeRO stage needs a process group, so at least one."""
+    wanted = int(_cluster("GPU")) if train.workers == "auto" else train.workers
+    return max(wanted, 1) if train.strategy.startswith("zero") else wanted
+
+
+def _feed(features: UPath, train: Train) -> Literal["memory", "stream"]:
+    if train.feed != "auto":
+        return train.feed
+    rows = dataset(features / "train")
+    width = sum(
+        field.type.list_size for field in rows.schema if pa.types.is_fixed_size_list(field.type)
+    )
+    bytes_ = (4 * width + 8) * rows.count_rows()
+    return "stream" if bytes_ > MEMORY_SHARE * _cluster("object_store_memory") else "memory"
+
+
+def _data(features: UPath, kind: str, shared: bool) -> Any:
+    """The rows themselves, or a reference to them for other processes; None to stream."""
+    if kind == "stream":
+        return None
+    return ray.put(matrices(features)) if shared else matrices(features)
+
+
+def _cluster(resource: str) -> float:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get(resource, 0.0)
+
+
+@contextmanager
+def _reporting(progress: Progress, in_process: bool) -> Iterator[Progress]:
+    """A function that workers call with events, to have `progress` called in this process."""
+    if in_process:
+        yield progress
+        return
+    events = Queue(actor_options={"num_cpus": 0})
+
+    def hand_over() -> None:
+        while (event := events.get()) is not None:
+            progress(event)
+
+    thread = threading.Thread(target=hand_over, daemon=True)
+    thread.start()
+    try:
+        yield events.put
+    finally:
+        events.put(None)
+        thread.join()
+        events.shutdown()
+
+
+def arrow_filesystem(path: UPath) -> pafs.FileSystem:
+    """`path`'s file system for Arrow and Ray."""
+    if path.protocol in {"", "file", "local"}:
+        return pafs.LocalFileSystem()
+    return pafs.PyFileSystem(pafs.FSSpecHandler(path.fs))
