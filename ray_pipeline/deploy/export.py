@@ -165,13 +165,24 @@ def _validated(
         truth.append(torch_outputs(ready["numbers"], ready["categories"]))
         columns = runtime.columns_from_table(table, schema)
         for form, of_form in predict.items():
-            outputs[form].append(of_form(columns))
+            outputs[form].append(_same_shape(of_form(columns), truth[-1]))
     return _Validated(
         np.concatenate(labels),
         np.concatenate(truth),
         {form: np.concatenate(parts) for form, parts in outputs.items()},
         columns,
     )
+
+
+def _same_shape(found: NDArray[Any], truth: NDArray[Any]) -> NDArray[Any]:
+    if found.shape != truth.shape:
+        raise GateRefused(
+            f"the ONNX graph puts out {found.shape}, the trained network {truth.shape}",
+            where="export",
+            expected="the same for any number of rows",
+            hint="nothing was deployed; take shapes in forward() from tensors, not as numbers",
+        )
+    return found
 
 
 def _parity(seen: _Validated, form: str, statistics: Statistics) -> dict[str, Any]:

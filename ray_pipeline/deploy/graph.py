@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, compose
+from onnx import ModelProto, compose, helper
 from torch import Tensor, nn
 
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
@@ -114,7 +114,9 @@ def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto
     taken |= {name for node in whole.graph.node for name in (*node.input, *node.output)}
     while output in taken:
         output += "_"
-    _rename(whole, last, output)
+    # Loading takes it out again; renaming would not do where the output is a constant.
+    whole.graph.node.append(helper.make_node("Identity", [last], [output]))
+    whole.graph.output[0].name = output
     whole.graph.name = "features_and_model"
     onnx.checker.check_model(whole, full_check=True)
     return whole
@@ -125,19 +127,6 @@ def opset_of(model: ModelProto) -> int:
     return int(
         next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     )
-
-
-def _rename(model: ModelProto, old: str, new: str) -> None:
-    for node in model.graph.node:
-        for index, name in enumerate(node.output):
-            if name == old:
-                node.output[index] = new
-        for index, name in enumerate(node.input):
-            if name == old:
-                node.input[index] = new
-    for value in model.graph.output:
-        if value.name == old:
-            value.name = new
 
 
 def _bare(model: ModelProto) -> ModelProto:

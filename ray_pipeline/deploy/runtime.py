@@ -10,12 +10,19 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.errors import BundleError, DataError
 from ray_pipeline.schema import Column, Schema
 
 Columns = dict[str, NDArray[Any]]
+
+_LOADING_ERRORS = (
+    *(errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf),
+    *(errors.NotImplemented, errors.RuntimeException),
+)
+"""ONNX Runtime's errors have no base of their own."""
 
 _ONNX_TYPES = {
     "integer": "tensor(double)",
@@ -40,7 +47,7 @@ class Predictor:
         self.manifest = bundle.manifest
         try:
             self._session = session(str(bundle.model), threads)
-        except RuntimeError as error:  # ONNX Runtime's errors all derive from it
+        except _LOADING_ERRORS as error:
             raise BundleError(
                 f"cannot be loaded: {str(error).splitlines()[0]}",
                 where=str(bundle.model),

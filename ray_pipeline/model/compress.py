@@ -40,6 +40,9 @@ class Candidate:
 def quantized(network: ModelProto) -> ModelProto:
     """`network` with 8-bit weights in its matrix products; inputs are scaled as they come.
 
+    The scale is that of a whole batch: a row's outputs may differ by a rounding step with its
+    neighbours.
+
     Weights use 7 of the 8 bits, per output channel: with all 8, processors without VNNI overflow
     in 16-bit sums, and the score measured here would not hold there.
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
