@@ -68,31 +68,31 @@ def curves(lines: Sequence[Line], x: str, y: str, mark: tuple[float, str] | None
     return _svg(parts, f"{y} by {x}: " + ", ".join(line.name for line in named))
 
 
-def trials(scores: Sequence[float | None], best: int | None, y: str) -> Markup:
-    """Each trial's score in the order they were started, and the best score so far.
+def trials(losses: Sequence[float | None], best: int, y: str) -> Markup:
+    """Each trial's loss in the order in which they were started, and the lowest loss so far.
 
-    A trial without a score is a cross on the axis; `best` is the index of the chosen one.
+    A trial without a loss is a cross on the axis; `best` is the index of the chosen one.
     """
-    found = [(float(i + 1), score) for i, score in enumerate(scores) if score is not None]
-    across, down = _axes([*found, (1.0, found[0][1]), (float(len(scores)), found[0][1])])
+    found = [(float(i + 1), loss) for i, loss in enumerate(losses) if loss is not None]
+    across, down = _axes([*found, (1.0, found[0][1]), (float(len(losses)), found[0][1])])
     record: list[Point] = []
-    so_far = -math.inf
-    for at, score in found:
-        if score > so_far:
-            record += [(at, so_far), (at, score)] if record else [(at, score)]
-            so_far = score
-    record.append((float(len(scores)), so_far))
+    so_far = math.inf
+    for at, loss in found:
+        if loss < so_far:
+            record += [(at, so_far), (at, loss)] if record else [(at, loss)]
+            so_far = loss
+    record.append((float(len(losses)), so_far))
     parts = [_frame(across, down, "trial", y, whole=True), _path(record, across, down, "faint")]
-    for index, value in enumerate(scores):
+    for index, value in enumerate(losses):
         at = across.at(index + 1)
         if value is None:
             cross = _text(at, down.start + 4, "×", "middle", "note")
-            parts.append(_titled(cross, f"trial {index + 1}: no score"))
+            parts.append(_titled(cross, f"trial {index + 1}: no {y}"))
         else:
             style, radius = ("chosen", 5.0) if index == best else ("dot", 3.2)
             dot = _circle(at, down.at(value), radius, style)
             parts.append(_titled(dot, f"trial {index + 1}: {value:.4f}"))
-    return _svg(parts, f"{y} of {len(scores)} trials")
+    return _svg(parts, f"{y} of {len(losses)} trials")
 
 
 def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:

@@ -31,6 +31,7 @@ _METRICS = {
     "r2": "R²",
 }
 _HEADLINE = ("accuracy", "roc_auc", "f1", "r2", "rmse", "mae")
+_CONFUSIONS_SHOWN, _MATRIX_CLASSES = 12, 12
 _LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae"}
 
 _SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
@@ -107,6 +108,7 @@ def page(record: Mapping[str, Any]) -> str:
         report_view.sections(shown, judged),
         headline=_rows(metrics, judged, _HEADLINE)[:3],
         metrics=_rows(metrics, judged, tuple(_METRICS)),
+        confusion=_confusion(metrics),
     )
 
 
@@ -137,6 +139,38 @@ def _row(metrics: Record, name: str, verdicts: Sequence[Record]) -> dict[str, An
         "lower": name in _LOWER_IS_BETTER,
         "verdicts": verdicts,
         "chart": charts.interval(value, span, baseline, bounds, scale),
+    }
+
+
+def _confusion(metrics: Record) -> dict[str, Any] | None:
+    """The matrix with each row's shares, or the most frequent confusions of many classes."""
+    confusion = metrics.get("confusion")
+    if not confusion:
+        return None
+    classes, counts = confusion["classes"], confusion["counts"]
+    rows = [
+        {
+            "name": name,
+            "total": sum(row),
+            "cells": [
+                {"count": cell, "share": cell / (sum(row) or 1), "right": index == column}
+                for column, cell in enumerate(row)
+            ],
+        }
+        for index, (name, row) in enumerate(zip(classes, counts, strict=True))
+    ]
+    wrong = sorted(
+        (-cell["count"], row["name"], name, cell["share"])
+        for row in rows
+        for name, cell in zip(classes, row["cells"], strict=True)
+        if cell["count"] and not cell["right"]
+    )
+    pairs = [(true, called, -count, share) for count, true, called, share in wrong]
+    few = len(classes) <= _MATRIX_CLASSES
+    return {
+        "classes": classes,
+        "rows": rows if few else [],
+        "pairs": [] if few else pairs[:_CONFUSIONS_SHOWN],
     }
 
 

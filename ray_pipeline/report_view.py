@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_pipeline import charts
@@ -21,7 +21,8 @@ _GROUP_FIGURES = {
     "mae": "MAE",
     "mean_error": "mean error",
 }
-_TRIALS_SHOWN, _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 8, 12, 12
+_LOSS = "validation_loss"  # what trials and epochs are chosen by
+_TRIALS_SHOWN = 8
 _FEWEST_SHOWN = 5  # a value held by fewer rows might point at a person
 
 
@@ -43,13 +44,12 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
         "split": _split(record),
         "search": _search(record),
         "training": _training(record),
-        "confusion": _confusion(metrics),
         "classes": metrics.get("classes"),
         "calibration": _calibration(metrics),
         "groups": _groups(metrics),
         "model": _model(record),
         "call": {"curl": record.get("curl"), "endpoint": record.get("endpoint")},
-        "settings": list(_flat(record.get("job") or {})),
+        "settings": list(flat(record.get("job") or {})),
     }
 
 
@@ -69,6 +69,16 @@ def trials(record: Record) -> Sequence[Record]:
     """The trials of the search, in the order in which they were started."""
     found = record.get("trials") or stage_record(record, "tune").get("trials")
     return found if isinstance(found, Sequence) else ()
+
+
+def best_trial(tried: Sequence[Record]) -> int | None:
+    """The index of the trial that the search chose: the one with the lowest validation loss."""
+    losses = {index: trial[_LOSS] for index, trial in enumerate(tried) if _loss(trial) is not None}
+    return min(losses, key=losses.__getitem__, default=None)
+
+
+def _loss(trial: Record) -> float | None:
+    return None if trial.get("state") == "failed" else trial.get(_LOSS)
 
 
 def _head(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
@@ -167,46 +177,47 @@ def _split(record: Record) -> list[dict[str, Any]]:
 
 def _search(record: Record) -> dict[str, Any] | None:
     tried = trials(record)
-    scores = [trial.get("score") for trial in tried]
-    scored = {index: score for index, score in enumerate(scores) if score is not None}
-    ranked = sorted(scored, key=scored.__getitem__, reverse=True)
-    if not ranked:
+    best = best_trial(tried)
+    if best is None:
         return None
-    best = ranked[0]
+    losses = {
+        index: loss for index, trial in enumerate(tried) if (loss := _loss(trial)) is not None
+    }
+    ranked = sorted(losses, key=losses.__getitem__)
     lines = [
-        charts.Line("best" if index == best else "", _points(tried[index], "score"), style)
+        charts.Line("best" if index == best else "", _points(tried[index], _LOSS), style)
         for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
-        if len(_points(tried[index], "score")) > 1
+        if len(_points(tried[index], _LOSS)) > 1
     ]
     names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
     return {
         "trials": len(tried),
-        "scatter": charts.trials(scores, best, "validation score"),
-        "curves": charts.curves(lines, "epoch", "validation score") if lines else None,
+        "failed": sum(trial.get("state") == "failed" for trial in tried),
+        "scatter": charts.trials([_loss(trial) for trial in tried], best, "validation loss"),
+        "curves": charts.curves(lines, "epoch", "validation loss") if lines else None,
         "names": names,
         "top": [{"number": i + 1, **tried[i]} for i in ranked[:_TRIALS_SHOWN]],
     }
 
 
 def _training(record: Record) -> dict[str, Any] | None:
-    trained = stage_record(record, "train")
-    epochs = history(record)
-    if not epochs:
-        return None
-    scored = [epoch for epoch in epochs if epoch.get("score") is not None]
-    best = max(scored, key=lambda epoch: epoch["score"])["epoch"] if scored else None
-    mark = None if best is None else (best, f"best, epoch {best}")
+    trained, epochs = stage_record(record, "train"), history(record)
     whole = {"history": epochs}
     losses = [
         charts.Line("training", _points(whole, "train_loss"), "second"),
-        charts.Line("validation", _points(whole, "validation_loss"), "first"),
+        charts.Line("validation", _points(whole, _LOSS), "first"),
     ]
-    losses = [line for line in losses if line.points]
+    if not losses[1].points:
+        return None
+    best = trained.get("best_epoch") or min(losses[1].points, key=lambda point: point[1])[0]
+    mark = (float(best), f"best, epoch {best}")
     score = charts.Line("", _points(whole, "score"), "first")
     facts = {key: value for key, value in trained.items() if isinstance(value, int | float | str)}
     return {
-        "loss": charts.curves(losses, "epoch", "loss", mark) if losses else None,
-        "score": charts.curves([score], "epoch", "validation score", mark) if scored else None,
+        "loss": charts.curves([line for line in losses if line.points], "epoch", "loss", mark),
+        "score": charts.curves([score], "epoch", "validation score", mark)
+        if score.points
+        else None,
         "facts": facts,
     }
 
@@ -214,38 +225,6 @@ def _training(record: Record) -> dict[str, Any] | None:
 def _points(trial: Record, key: str) -> list[charts.Point]:
     epochs = trial.get("history") or ()
     return [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None]
-
-
-def _confusion(metrics: Record) -> dict[str, Any] | None:
-    """The matrix with each row's shares, or the most frequent confusions of many classes."""
-    confusion = metrics.get("confusion")
-    if not confusion:
-        return None
-    classes, counts = confusion["classes"], confusion["counts"]
-    rows = [
-        {
-            "name": name,
-            "total": sum(row),
-            "cells": [
-                {"count": cell, "share": cell / (sum(row) or 1), "right": index == column}
-                for column, cell in enumerate(row)
-            ],
-        }
-        for index, (name, row) in enumerate(zip(classes, counts, strict=True))
-    ]
-    wrong = sorted(
-        (-cell["count"], row["name"], name, cell["share"])
-        for row in rows
-        for name, cell in zip(classes, row["cells"], strict=True)
-        if cell["count"] and not cell["right"]
-    )
-    pairs = [(true, called, -count, share) for count, true, called, share in wrong]
-    few = len(classes) <= _MATRIX_CLASSES
-    return {
-        "classes": classes,
-        "rows": rows if few else [],
-        "pairs": [] if few else pairs[:_CONFUSIONS_SHOWN],
-    }
 
 
 def _calibration(metrics: Record) -> Any:
@@ -291,10 +270,10 @@ def _model(record: Record) -> dict[str, Any] | None:
     }
 
 
-def _flat(value: Any, prefix: str = "") -> Any:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings as (dotted name, value), in the job file's order; unset ones left out."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
     elif value is not None and value not in ({}, []):
         yield prefix, value

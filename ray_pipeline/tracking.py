@@ -170,7 +170,7 @@ def _run(client: MlflowClient, experiment: str, run: str) -> Run:
 def _log_numbers(client: MlflowClient, run: Run, record: Mapping[str, Any]) -> None:
     from mlflow.entities import Param, RunTag
 
-    settings = {**_flat(report.without_secrets(record["job"])), **_tuned(record)}
+    settings = {**_texts(report.without_secrets(record["job"])), **_tuned(record)}
     new = {name: value for name, value in settings.items() if name not in run.data.params}
     params = [Param(name, value) for name, value in new.items()]
     metrics = _metrics(record)
@@ -196,9 +196,10 @@ def _metrics(record: Mapping[str, Any]) -> list[Metric]:
         if epoch.get(key) is not None
     ]
     points += [
-        ("trial_score", trial["score"], number)
+        (f"trial_{key}", trial[key], number)
         for number, trial in enumerate(report_view.trials(record), start=1)
-        if trial.get("score") is not None
+        for key in ("validation_loss", "score")
+        if trial.get(key) is not None
     ]
     figures = report.numbers(record.get("metrics") or {})
     points += [
@@ -250,23 +251,17 @@ def _source(client: MlflowClient, run: Run, bundle: UPath) -> str:
 
 
 def _tuned(record: Mapping[str, Any]) -> dict[str, str]:
-    scored = [t for t in report_view.trials(record) if t.get("score") is not None]
-    if not scored:
-        return {}
-    best = max(scored, key=lambda trial: trial["score"])
-    return _flat(best["settings"], "tuned")
+    tried = report_view.trials(record)
+    best = report_view.best_trial(tried)
+    return {} if best is None else _texts(tried[best]["settings"], "tuned")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Settings by dotted name, as texts; unset ones left out."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        name = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping):
-            found |= _flat(value, name)
-        elif value is not None and value != []:
-            found[_allowed(name)] = value if isinstance(value, str) else json.dumps(value)
-    return found
+    return {
+        _allowed(name): value if isinstance(value, str) else json.dumps(value)
+        for name, value in report_view.flat(settings, prefix)
+    }
 
 
 def _allowed(name: str) -> str:

@@ -44,16 +44,17 @@ def test_ticks_are_round_few_and_inside(low: float, width: float) -> None:
     assert all(low - slack <= tick <= low + width + slack for tick in ticks)
 
 
-@given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=30).filter(any))
-def test_each_trial_is_a_mark_and_the_line_only_rises(scores: list[float | None]) -> None:
-    best = max(range(len(scores)), key=lambda index: scores[index] or -1)
-    chart = charts.trials(scores, best, "score")
+@given(st.lists(st.none() | st.floats(0.1, 1), min_size=1, max_size=30).filter(any))
+def test_each_trial_is_a_mark_and_the_line_only_falls(losses: list[float | None]) -> None:
+    best = min(range(len(losses)), key=lambda index: losses[index] or 2)
+    chart = charts.trials(losses, best, "loss")
     circles = drawn(chart).findall(".//circle")
-    assert len(circles) == sum(score is not None for score in scores)
-    assert len(drawn(chart).findall(".//circle[@class='chosen']")) == 1
-    assert str(chart).count("no score") == scores.count(None)
+    assert len(circles) == sum(loss is not None for loss in losses)
+    (chosen,) = drawn(chart).findall(".//circle[@class='chosen']")
+    assert str(chart).count("no loss") == losses.count(None)
     heights = [y for _, y in points(chart, "faint")]
-    assert heights == sorted(heights, reverse=True)
+    assert heights == sorted(heights)  # SVG's y grows downwards
+    assert float(chosen.attrib["cy"]) == heights[-1]
 
 
 def test_a_calibrated_model_lies_on_the_diagonal() -> None:

@@ -116,12 +116,14 @@ def record() -> dict[str, Any]:
         "trials": [
             {
                 "settings": {"model.width": 64, "train.learning_rate": 1e-3},
-                "score": score,
+                "score": loss and 1 - loss,
+                "validation_loss": loss,
+                "state": "complete" if loss else "failed",
                 "epochs": 2,
                 "seconds": 1.5,
-                "history": [{"epoch": 1, "score": 0.7}, {"epoch": 2, "score": score}],
+                "history": [{"epoch": n, "validation_loss": loss} for n in (1, 2)],
             }
-            for score in (0.81, None, 0.85, 0.83)
+            for loss in (0.41, None, 0.35, 0.37)
         ],
         "bundle": "/data/storage/income/bundles/abc123",
         "endpoint": "http://127.0.0.1:8000/income/predict",
@@ -283,6 +285,14 @@ def test_secrets_and_rare_values_are_not_on_the_page() -> None:
 def test_a_shell_variable_is_no_secret() -> None:
     line = 'curl -H "Authorization: Bearer $(ray-pipeline key income)" localhost'
     assert report.without_secrets(line) == line
+
+
+def test_the_chosen_trial_is_the_one_with_the_lowest_loss() -> None:
+    (row,) = re.findall(
+        r'<tr class="chosen"><th>(\d+)</th><td>([\d.]+)</td>', report.page(record())
+    )
+    assert row == ("3", "0.3500")
+    assert "4 trials, compared by validation loss; 1 failed" in report.page(record())
 
 
 def test_page_does_not_change_the_record() -> None:

@@ -68,9 +68,9 @@ def record(name: str, run: str, bundle: Path | None = None) -> dict[str, Any]:
             for n in (1, 2, 3)
         ],
         "trials": [
-            {"score": 0.8, "settings": {"model.width": 64}},
-            {"score": None, "settings": {"model.width": 32}},
-            {"score": 0.85, "settings": {"model.width": 128}},
+            {"score": 0.86, "validation_loss": 0.4, "settings": {"model.width": 64}},
+            {"score": None, "validation_loss": None, "settings": {"model.width": 32}},
+            {"score": 0.85, "validation_loss": 0.3, "settings": {"model.width": 128}},
         ],
         "bundle": str(bundle) if bundle else None,
     }
@@ -107,7 +107,7 @@ def test_a_run_is_read_back(client: MlflowClient, tmp_path: Path, bundle: Path) 
     curve = client.get_metric_history(answer["run_id"], "validation_loss")
     assert [(point.step, point.value) for point in curve] == [(1, 2.0), (2, 1.0), (3, 2 / 3)]
     trials = client.get_metric_history(answer["run_id"], "trial_score")
-    assert [(point.step, point.value) for point in trials] == [(1, 0.8), (3, 0.85)]
+    assert [(point.step, point.value) for point in trials] == [(1, 0.86), (3, 0.85)]
 
 
 def test_the_page_and_the_manifest_are_artefacts(

@@ -70,7 +70,9 @@ def write(
     model = train.load(trained)
     predictions = predicted(model, statistics, split / sides[0], settings.groups)
     validation = prepared.read_matrix(features / "validation")
-    outputs = model_outputs(model, validation["numbers"], validation["categories"])
+    outputs = model_outputs(
+        model, statistics.label, validation["numbers"], validation["categories"]
+    )
     found: dict[str, Any] = _defined(
         {
             **_key_metrics(predictions.labels, predictions.outputs, positive),

@@ -16,7 +16,7 @@ from torch import nn
 from upath import UPath
 
 from ray_pipeline.data import features
-from ray_pipeline.data.statistics import Statistics
+from ray_pipeline.data.statistics import LabelStatistics, Statistics
 
 BATCH_ROWS = 65_536
 MAX_GROUP_VALUES = 50
@@ -48,17 +48,19 @@ def predicted(
         raw = pa.Table.from_batches([batch])
         ready = transform(raw)
         labels.append(ready["label"].to_numpy())
-        outputs.append(
-            model_outputs(model, _matrix(ready, "numbers"), _matrix(ready, "categories"))
-        )
+        numbers, categories = _matrix(ready, "numbers"), _matrix(ready, "categories")
+        outputs.append(model_outputs(model, statistics.label, numbers, categories))
         kept.append(pa.table({name: _texts(raw[name]) for name in groups}))
     return Predictions(np.concatenate(labels), np.concatenate(outputs), pa.concat_tables(kept))
 
 
 def model_outputs(
-    model: nn.Module, numbers: NDArray[Any], categories: NDArray[Any]
+    model: nn.Module, label: LabelStatistics, numbers: NDArray[Any], categories: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Probabilities [N, K], or values [N] of a model with one output, for prepared rows."""
+    """Probabilities [N, K] for prepared rows, or values [N] in the label's unit.
+
+    A regression is trained on labels less their mean, over their deviation: that is undone here.
+    """
     parts = []
     with torch.inference_mode():
         for start in range(0, len(numbers) or 1, BATCH_ROWS):
@@ -67,7 +69,10 @@ def model_outputs(
                 torch.from_numpy(np.array(numbers[rows], dtype=np.float32)),
                 torch.from_numpy(np.array(categories[rows], dtype=np.int64)),
             ).double()
-            parts.append((logits[:, 0] if logits.shape[1] == 1 else logits.softmax(1)).numpy())
+            if label.classes is None:
+                parts.append((logits[:, 0] * (label.deviation or 1.0) + label.mean).numpy())
+            else:
+                parts.append(logits.softmax(1).numpy())
     return np.concatenate(parts)
 
 
@@ -109,4 +114,5 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _matrix(ready: pa.Table, name: str) -> NDArray[Any]:
     """A column of equally long lists as an array [N, length]."""
     column = ready[name].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    values: NDArray[Any] = column.flatten().to_numpy()
+    return values.reshape(len(column), column.type.list_size)

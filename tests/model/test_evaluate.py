@@ -186,6 +186,16 @@ def test_the_baseline_knows_the_training_labels_alone(
         assert baseline["roc_auc"] == pytest.approx(0.5)
 
 
+def test_values_are_in_the_unit_of_the_label() -> None:
+    class Zero(torch.nn.Module):
+        def forward(self, numbers: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+            return numbers[:, :1] * 0 + torch.tensor([0.0, 1.0, -2.0])[:, None]
+
+    label = LabelStatistics(name="price", classes=None, mean=100.0, deviation=20.0)
+    rows = np.zeros((3, 1), dtype=np.float32), np.zeros((3, 0), dtype=np.int32)
+    assert predictions.model_outputs(Zero(), label, *rows).tolist() == [100.0, 120.0, 60.0]
+
+
 def test_no_resamples_means_no_intervals(project: Project, tmp_path: Path) -> None:
     assert project.judged(tmp_path / "some")[0]["metrics"]["intervals"]
     assert project.judged(tmp_path / "none", bootstrap=0)[0]["metrics"]["intervals"] == {}
