@@ -6,12 +6,13 @@ Each way is an `Engine`: the loop computes a loss with `engine.model` and calls 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Train
@@ -82,15 +83,15 @@ class Plain:
             self.model = nn.parallel.DistributedDataParallel(
                 network, broadcast_buffers=False, gradient_as_bucket_view=True
             )
-        self.parameters = list(network.parameters())
-        self.optimizer = _adamw(self.parameters, train)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = AdamW(self.parameters, train.learning_rate, train.weight_decay)
 
     def set_learning_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.rate = rate
 
     def step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
@@ -103,6 +104,54 @@ class Plain:
 
     def restore(self, state: Any) -> None:
         self.optimizer.load_state_dict(state)
+
+
+class AdamW:
+    """torch's AdamW kernel, without torch.optim's classes.
+
+    Those import the compiler and sympy when the first one is made: 1.2 s in every process, which
+    is a whole short trial. Parameters without a gradient are left alone, as there.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], rate: float, decay: float) -> None:
+        self.parameters, self.rate, self.decay = parameters, rate, decay
+        self.means = [torch.zeros_like(parameter) for parameter in parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in parameters]
+        self.steps = [torch.zeros((), device=parameter.device) for parameter in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
+        everything = (self.parameters, self.means, self.squares, self.steps)
+        for parameter, *state in zip(*everything, strict=True):
+            if parameter.grad is not None:
+                for each, value in zip(lists, (parameter, parameter.grad, *state), strict=True):
+                    each.append(value)
+        parameters, gradients, means, squares, steps = lists
+        adamw(
+            parameters,
+            gradients,
+            means,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.rate,
+            weight_decay=self.decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        return {"means": self.means, "squares": self.squares, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        for name, saved in state.items():
+            for mine, value in zip(getattr(self, name), saved, strict=True):
+                mine.copy_(value)
 
 
 class Zero:
@@ -118,7 +167,9 @@ class Zero:
         self.network = network
         self.engine, self.sharded, _, _ = self.deepspeed.initialize(
             model=network,
-            optimizer=_adamw(network.parameters(), train),
+            optimizer=torch.optim.AdamW(
+                network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+            ),
             config={
                 "train_micro_batch_size_per_gpu": share,
                 "gradient_clipping": train.clip,
@@ -191,12 +242,6 @@ def average_buffers(network: nn.Module) -> None:
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
             buffer.div_(worker_count())
-
-
-def _adamw(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters, lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-    )
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -11,19 +11,17 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.execution import class_cache
 from upath import UPath
 
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
-from ray_pipeline.model import loop
-from ray_pipeline.model.loop import write_whole
+from ray_pipeline.model.journal import LOSS, Halving, Journal
 from ray_pipeline.model.search import search
 from ray_pipeline.model.settings import apply
 from ray_pipeline.model.train import arrow_filesystem, matrices
@@ -31,9 +29,6 @@ from ray_pipeline.model.trial import Trial
 
 Record = dict[str, Any]
 __all__ = ["apply", "best", "write"]
-LOSS = "validation_loss"
-REDUCTION = 3
-"""At each rung, one trial in this many goes on."""
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # one file per result and trial, unread by us
@@ -61,7 +56,7 @@ def write(
     Raises:
         TrainingError: every trial failed.
     """
-    journal = Journal(work / "trials.json", settings, progress)
+    journal = Journal(work / "trials.json", settings.trials, progress)
     if len(journal.ended) < settings.trials:
         shared = {
             "model": model,
@@ -70,7 +65,7 @@ def write(
             "statistics": prepared.load(features),
             "data": matrices(features),
         }
-        with _quiet():
+        with _environment():
             _tuner(settings, shared, journal, work).fit()
     found = journal.best()
     if found is None:
@@ -95,66 +90,16 @@ def best(searched: UPath) -> Record:
     return dict(json.loads((searched / "best.json").read_text()))
 
 
-class Journal(tune.Callback):
-    """Every trial's epochs, written down as it ends, so that no ended trial is run twice."""
-
-    def __init__(self, path: UPath, settings: Tune, progress: Callable[[Record], None]) -> None:
-        self.path, self.settings, self.progress = path, settings, progress
-        self.ended: list[Record] = json.loads(path.read_text()) if path.exists() else []
-        self.histories: dict[str, list[Record]] = {}
-
-    def best(self) -> Record | None:
-        """The trial with the lowest validation loss, if any did not fail."""
-        usable = [trial for trial in self.ended if trial["state"] != "failed"]
-        return min(usable, key=lambda trial: float(trial[LOSS]), default=None)
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
-    ) -> None:
-        measures = ("train_loss", LOSS, "score")
-        history = self.histories.setdefault(trial.trial_id, [])
-        history.append({"epoch": len(history) + 1, **{name: result[name] for name in measures}})
-        history[-1]["seconds"] = round(result["time_this_iter_s"], 4)
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        whole = len(self.histories[trial.trial_id]) >= self.settings.epochs
-        self._end(trial, "complete" if whole else "stopped", None)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self._end(trial, "failed", _said(trial))
-
-    def _end(self, trial: Any, state: str, error: str | None) -> None:
-        history = self.histories.get(trial.trial_id, [])
-        top = history[loop.best_epoch(history)] if history else {"score": None, LOSS: None}
-        self.ended.append(
-            {
-                "settings": trial.config,
-                "score": top["score"],
-                LOSS: top[LOSS],
-                "epochs": len(history),
-                "state": state,
-                "error": error,
-                "seconds": round(sum(epoch["seconds"] for epoch in history), 3),
-                "history": history,
-            }
-        )
-        write_whole(self.path, json.dumps(self.ended).encode())
-        found = self.best()
-        event = {"trial": len(self.ended), "trials": self.settings.trials}
-        self.progress({**event, "best": found["score"] if found else None})
-
-
 def _tuner(settings: Tune, shared: Record, journal: Journal, work: UPath) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(Trial, **shared), {"cpu": settings.cpus, "gpu": settings.gpus}
     )
-    scheduler = ASHAScheduler(max_t=settings.epochs, grace_period=1, reduction_factor=REDUCTION)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             metric=LOSS,
             mode="min",
-            scheduler=scheduler if settings.epochs > 1 else None,
+            scheduler=Halving(journal, settings.epochs),
             search_alg=search(settings, shared["model"], shared["train"], journal.ended, LOSS),
             num_samples=settings.trials - len(journal.ended),
             max_concurrent_trials=_parallel(settings),
@@ -164,7 +109,6 @@ def _tuner(settings: Tune, shared: Record, journal: Journal, work: UPath) -> tun
             name=f"tune-{uuid.uuid4().hex[:8]}",
             storage_path=work.path,
             storage_filesystem=arrow_filesystem(work),
-            callbacks=[journal],
             # Trials are short: one that was interrupted begins anew.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -183,25 +127,25 @@ def _parallel(settings: Tune) -> int:
     return max(1, min(int(min(fitting)), settings.trials))
 
 
-def _said(trial: Any) -> str:
-    """The last line of the error that a trial failed with."""
-    return Path(trial.error_file).read_text().strip().splitlines()[-1]
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Tune and Optuna print nothing inside; progress is told through the journal."""
+def _environment() -> Iterator[None]:
+    """Ray Tune is quiet and quick inside; progress is told through the journal."""
     before = {name: os.environ.get(name) for name in QUIET}
-    loggers = [logging.getLogger(name) for name in ("ray.tune", "optuna")]
-    levels = [logger.level for logger in loggers]
+    loggers = {name: logging.getLogger(name) for name in ("ray.tune", "optuna")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    # Tune wants processes with a variable of PyTorch Lightning's, and would start new ones for it
+    # where idle ones are at hand: more than a second.
+    variables = dict(class_cache.DEFAULT_ENV_VARS)
     os.environ.update(QUIET)
-    for logger in loggers:
+    class_cache.DEFAULT_ENV_VARS.clear()
+    for logger in loggers.values():
         logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+        class_cache.DEFAULT_ENV_VARS.update(variables)
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:

@@ -1,0 +1,234 @@
+"""Is the search as fast as a plain Optuna loop?
+
+The income job's search, 16 trials: `tune.write` on a Ray cluster that is already up, and the same
+trials in one process with Optuna alone: same networks, rows, epochs, schedule, sampler and
+successive halving at the same rungs, torch using all cores. Each run is a process of its own;
+ours and Optuna's take turns. Imports and the cluster's start are left out on both sides; the start
+of the trials' own processes is ours to bear and is counted.
+
+    python benchmarks/tune.py [--json] [--runs 3] [--features DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _common import finish
+
+JOB = Path(__file__).parents[1] / "jobs" / "income.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are shown")
+    parser.add_argument("--features", help="prepared rows; made from the job's data if not given")
+    parser.add_argument("--one", choices=list(SEARCHES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(SEARCHES[arguments.one](arguments.features)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        features = arguments.features or made_features(scratch)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SEARCHES}
+        for _ in range(arguments.runs):
+            for name, found in runs.items():
+                found.append(in_its_own_process(name, features))
+    report(runs, arguments.json)
+
+
+def report(runs: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    def middle(name: str, key: str) -> float:
+        return statistics.median(run[key] for run in runs[name])
+
+    keys = ("seconds", "epochs", "score", "validation_loss", "cluster_start_s")
+    rows = [{"search": name, **{key: middle(name, key) for key in keys}} for name in runs]
+    figures = {
+        name: {key: [run[key] for run in found] for key in keys} for name, found in runs.items()
+    }
+    ratios = {"ours/optuna": middle("optuna", "seconds") / middle("ours", "seconds")}
+    finish("tune", rows, ratios, figures, as_json)
+
+
+def in_its_own_process(name: str, features: str) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--features", features]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(ended.stderr)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def with_ray(features: str) -> dict[str, Any]:
+    """Our search."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray
+    from upath import UPath
+
+    from ray_pipeline import jobfile
+    from ray_pipeline.model import tune
+
+    begun = time.monotonic()
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    started = time.monotonic() - begun
+    job = jobfile.read(JOB)
+    assert job.tune is not None
+    with tempfile.TemporaryDirectory() as folder:
+        out, work = UPath(folder) / "out", UPath(folder) / "work"
+        out.mkdir()
+        work.mkdir()
+        begun = time.monotonic()
+        found = tune.write(
+            UPath(features),
+            job.model,
+            job.train,
+            job.tune,
+            out,
+            work=work,
+            progress=lambda event: None,
+        )
+        seconds = time.monotonic() - begun
+        epochs = sum(trial["epochs"] for trial in json.loads((out / "trials.json").read_text()))
+    ray.shutdown()
+    return {
+        "seconds": seconds,
+        "epochs": epochs,
+        "score": found["score"],
+        "validation_loss": found["validation_loss"],
+        "cluster_start_s": started,
+    }
+
+
+def with_optuna(features: str) -> dict[str, Any]:
+    """The same search as one would write it by hand."""
+    import optuna
+    import torch
+    from upath import UPath
+
+    from ray_pipeline import jobfile
+    from ray_pipeline.data import features as prepared
+    from ray_pipeline.model import loop, zoo
+    from ray_pipeline.model.search import distribution
+    from ray_pipeline.model.settings import apply, value_at
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports a lot when first made
+    job = jobfile.read(JOB)
+    settings = job.tune
+    assert settings is not None
+    begun = time.monotonic()
+    described = prepared.load(UPath(features))
+    sides = {
+        side: {
+            name: torch.from_numpy(values)
+            for name, values in prepared.read_matrix(UPath(features) / side).items()
+        }
+        for side in ("train", "validation")
+    }
+    space = {key: distribution(range_) for key, range_ in settings.space.items()}
+    epochs = 0
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal epochs
+        chosen = {key: trial._suggest(key, space[key]) for key in space}
+        model, train = apply(chosen, job.model, job.train)
+        torch.manual_seed(train.seed)
+        network = zoo.build(model, loop.inputs(described))
+        optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            fused=True,
+        )
+        per_epoch = len(sides["train"]["label"]) // train.batch_size
+        total = settings.epochs * per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: loop.rate_factor(step, total)
+        )
+        best = (float("inf"), 0.0)
+        for epoch in range(settings.epochs):
+            train_one_epoch(network, optimizer, schedule, sides["train"], train)
+            loss, score = judged(network, sides["validation"])
+            epochs += 1
+            best = min(best, (loss, score))
+            trial.report(loss, epoch + 1)
+            trial.set_user_attr("score", best[1])
+            trial.set_user_attr("loss", best[0])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+    study = optuna.create_study(
+        sampler=optuna.samplers.TPESampler(seed=settings.seed),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+    )
+    study.enqueue_trial({key: value_at(key, job.model, job.train) for key in space})
+    study.optimize(objective, n_trials=settings.trials)
+    seconds = time.monotonic() - begun
+    top = min(study.trials, key=lambda trial: trial.user_attrs["loss"])
+    return {
+        "seconds": seconds,
+        "epochs": epochs,
+        "score": top.user_attrs["score"],
+        "validation_loss": top.user_attrs["loss"],
+        "cluster_start_s": 0.0,
+    }
+
+
+def train_one_epoch(network: Any, optimizer: Any, schedule: Any, rows: Any, train: Any) -> None:
+    import torch
+
+    network.train()
+    order = torch.randperm(len(rows["label"]))
+    for step in range(len(order) // train.batch_size):
+        index = order[step * train.batch_size : (step + 1) * train.batch_size]
+        logits = network(rows["numbers"][index], rows["categories"][index])
+        loss = torch.nn.functional.cross_entropy(logits, rows["label"][index])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
+        optimizer.step()
+        schedule.step()
+
+
+def judged(network: Any, rows: Any) -> tuple[float, float]:
+    import torch
+
+    network.eval()
+    with torch.no_grad():
+        logits = network(rows["numbers"], rows["categories"])
+    loss = torch.nn.functional.cross_entropy(logits, rows["label"])
+    return loss.item(), (logits.argmax(1) == rows["label"]).double().mean().item()
+
+
+def made_features(scratch: str) -> str:
+    """The income job's rows, cleaned, split and prepared below `scratch`."""
+    from upath import UPath
+
+    from ray_pipeline import jobfile
+    from ray_pipeline.data import clean, collect, features, split
+
+    data = jobfile.read(JOB).data
+    schema = collect.schema(data)
+    folders = [UPath(scratch) / name for name in ("clean", "split", "features")]
+    for folder in folders:
+        folder.mkdir()
+    clean.write(data, schema, folders[0])
+    split.write(folders[0], data, schema, folders[1])
+    features.write(folders[1], data, schema, folders[2])
+    return str(folders[2])
+
+
+SEARCHES = {"ours": with_ray, "optuna": with_optuna}
+
+if __name__ == "__main__":
+    main()
