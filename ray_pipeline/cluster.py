@@ -39,6 +39,8 @@ _FAST_PATH = {
     # One datagram parsed in Python per request, for figures that `GET /metrics` has anyway.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    # By default every other program of the machine goes before workers, replicas among them.
+    "RAY_worker_niceness": "0",
     # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",

@@ -279,6 +279,11 @@ class Replicas(Settings):
 
 class Serve(Settings):
     port: int = Field(8000, ge=1, le=65535)
+    host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on; 0.0.0.0 lets other machines in, and is needed on a "
+        "cluster of several.",
+    )
     auth: Literal["key", "none"] = Field("key", description="Who may call: holders of the key.")
     replicas: Replicas = Replicas()
     cpus: float = Field(0.5, gt=0, description="CPUs reserved for a replica.")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
 from starlette.middleware import Middleware
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from ray_pipeline.deploy.asgi import (
+    ASGIApp,
+    Header,
+    Message,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    error_response,
+)
+from ray_pipeline.errors import RequestError
 
 _NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
+_PLAIN = b"text/plain"
+_KINDS = {
+    408: ("timeout", "the request took too long"),
+    429: ("busy", "too many requests are waiting; try again after the seconds in Retry-After"),
+    503: ("unavailable", "the endpoint is not ready, or ending"),
+}
 
 
 def middlewares() -> list[Middleware]:
@@ -22,16 +31,38 @@ def middlewares() -> list[Middleware]:
 
 
 class Edge:
-    """Spares Serve the watch for clients that leave.
+    """Makes Serve's own refusals JSON, and spares it the watch for clients that leave.
 
     Serve runs two more tasks for each request to notice a client that hangs up, so that a long
     answer can be given up; a prediction is done sooner than that pays.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["headers"] = [*scope["headers"], _NO_WATCH]
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["headers"] = [*scope["headers"], _NO_WATCH]
+        refused = False
+
+        async def rewritten(message: Message) -> None:
+            nonlocal refused
+            if refused:
+                return
+            if message["type"] == "http.response.start" and message["status"] in _KINDS:
+                headers = list(message["headers"])
+                if any(value.startswith(_PLAIN) for _, value in headers):
+                    refused = True
+                    await _refusal(message["status"], headers).send(send)
+                    return
+            await send(message)
+
+        await self._app(scope, receive, rewritten)
+
+
+def _refusal(status: int, headers: list[Header]) -> Response:
+    code, what = _KINDS[status]
+    kept = tuple(h for h in headers if h[0].lower() in (b"retry-after", b"x-request-id"))
+    return error_response(RequestError(what, status=status, code=code), kept)

@@ -1,0 +1,217 @@
+"""One endpoint as an ASGI app: what a replica answers below `/NAME/`.
+
+It all runs on the replica's event loop. Requests that were decoded in the same turn of the loop
+share one run of the model, which costs little more for eight rows than for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_pipeline.bundle import Manifest
+from ray_pipeline.deploy import auth, inference
+from ray_pipeline.deploy.asgi import (
+    Receive,
+    Response,
+    Scope,
+    Send,
+    body_of,
+    encoded,
+    error_response,
+    failure_response,
+    lifespan,
+    not_allowed,
+    not_found,
+)
+from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.protocol import Protocol, Rows
+from ray_pipeline.deploy.runtime import Predictor
+from ray_pipeline.errors import RequestError
+from ray_pipeline.job import Serve
+
+Prediction = dict[str, Any]
+
+
+class Batcher:
+    """Runs a function once for all rows that arrive in one turn of the event loop.
+
+    Args:
+        run: rows to one result for each.
+        max_rows: rows in a run; more wait for the next, so that no run blocks the loop for long.
+    """
+
+    def __init__(self, run: Callable[[Rows], list[Any]], max_rows: int) -> None:
+        self._run, self._max_rows = run, max_rows
+        self._waiting: list[tuple[Rows, asyncio.Future[list[Any]]]] = []
+
+    async def results(self, rows: Rows) -> list[Any]:
+        """The results for `rows`, in their order."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((rows, future))
+        return await future
+
+    def _flush(self) -> None:
+        batch, count = [self._waiting.pop(0)], 0
+        count = len(batch[0][0])
+        while self._waiting and count + len(self._waiting[0][0]) <= self._max_rows:
+            batch.append(self._waiting.pop(0))
+            count += len(batch[-1][0])
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        try:
+            results = self._run([row for rows, _ in batch for row in rows])
+        except Exception as error:  # noqa: BLE001 - each request's own handler reports it
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        start = 0
+        for rows, future in batch:
+            if not future.done():  # a client that left has cancelled its request
+                future.set_result(results[start : start + len(rows)])
+            start += len(rows)
+
+
+class Endpoint:
+    """The ASGI app of an endpoint.
+
+    Args:
+        name: the first part of its paths.
+        predictor: the model.
+        settings: the job's `serve` section.
+        key_hash: sha256 of the key that callers must show; None lets everybody call.
+        pages: answers that never change, by path.
+        counters: where requests are counted.
+        started: called on the event loop before the first request.
+        stopped: called after the last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        predictor: Predictor,
+        settings: Serve,
+        *,
+        key_hash: str | None,
+        pages: dict[str, Response],
+        counters: Counters,
+        started: Callable[[], None],
+        stopped: Callable[[], None],
+    ) -> None:
+        manifest = predictor.manifest
+        self._settings, self._key_hash = settings, key_hash
+        self._protocol = Protocol(manifest.schema, settings.max_rows)
+        self._batcher = Batcher(self._outputs, settings.max_rows)
+        self._predictor, self._manifest = predictor, manifest
+        self._prediction = prediction_maker(manifest)
+        self._predict_path, self._pages, self._counters = f"/{name}/predict", pages, counters
+        self._started, self._stopped = started, stopped
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await lifespan(receive, send, self._started, self._stopped)
+        return await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        counters = self._counters
+        counters.in_flight += 1
+        try:
+            try:
+                response = await self._response(scope, receive)
+            except RequestError as error:
+                response = error_response(error)
+            except ConnectionError:
+                return
+            except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
+                response = failure_response(error, scope["path"])
+            await response.send(send, head=scope["method"] == "HEAD")
+            if scope["path"] == self._predict_path:
+                counters.done(response.status, time.perf_counter() - started, response.rows)
+        finally:
+            counters.in_flight -= 1
+
+    async def infer(self, body: bytes, headers: auth.Headers) -> Response:
+        """The answer to a request in the Open Inference Protocol, which the front passes on."""
+        started = time.perf_counter()
+        try:
+            auth.check(headers, self._key_hash)
+            if len(body) > self._settings.max_bytes:
+                raise RequestError(
+                    f"the body is larger than {self._settings.max_bytes} bytes",
+                    status=413,
+                    code="too_large",
+                    where="body",
+                )
+            request, rows = inference.request(body, self._protocol)
+            outputs = await self._batcher.results(rows)
+            answer = inference.answer(request, outputs, self._manifest)
+            response = Response(200, encoded(answer), rows=len(rows))
+        except RequestError as error:
+            response = error_response(error)
+        self._counters.done(response.status, time.perf_counter() - started, response.rows)
+        return response
+
+    async def _response(self, scope: Scope, receive: Receive) -> Response:
+        path, method = scope["path"], scope["method"]
+        if path == self._predict_path:
+            if method != "POST":
+                return not_allowed(method, path, "POST")
+            auth.check(scope["headers"], self._key_hash)
+            return await self._predicted(await body_of(scope, receive, self._settings.max_bytes))
+        page = self._pages.get(path)
+        if page is None:
+            raise not_found(path, ", ".join([self._predict_path, *self._pages]))
+        if method not in ("GET", "HEAD"):
+            return not_allowed(method, path, "GET, HEAD")
+        return page
+
+    async def _predicted(self, body: bytes) -> Response:
+        rows = self._protocol.rows(body)
+        outputs = await self._batcher.results(rows)
+        answer = {
+            "predictions": [self._prediction(output) for output in outputs],
+            "version": self._manifest.version,
+        }
+        return Response(200, encoded(answer), rows=len(rows))
+
+    def _outputs(self, rows: Rows) -> list[Any]:
+        return plain_numbers(self._predictor.predict(self._protocol.columns(rows)))
+
+
+def prediction_maker(manifest: Manifest) -> Callable[[Any], Prediction]:
+    """A function from a model's output for a row to the prediction that callers get."""
+    classes = manifest.classes
+    if classes is None:
+        return lambda value: {"value": value}
+
+    def classified(probabilities: list[float]) -> Prediction:
+        best = max(probabilities)
+        return {
+            "label": classes[probabilities.index(best)],
+            "probability": best,
+            "probabilities": dict(zip(classes, probabilities, strict=True)),
+        }
+
+    return classified
+
+
+def plain_numbers(output: NDArray[np.float32]) -> list[Any]:
+    """Python numbers without the digits that float32 does not hold.
+
+    Probabilities [N, K] are rounded to 7 decimals; values [N] have the fewest digits that read
+    back as the same float32.
+    """
+    if output.ndim == 2:
+        rounded: list[list[float]] = np.round(output.astype(np.float64), 7).tolist()
+        return rounded
+    return [float(str(value)) for value in output]

@@ -1,0 +1,180 @@
+"""The little of HTTP that the endpoints need, on bare ASGI: bodies, answers, errors."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from ray_pipeline.errors import RequestError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+_LOGGER = logging.getLogger("ray.serve")
+_JSON = (b"content-type", b"application/json")
+_PLAIN_HEADERS: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+encoded: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer, whole. `rows` is how many rows it predicts, for the metrics."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = (_JSON, *_PLAIN_HEADERS)
+    rows: int = 0
+
+    async def send(self, send: Send, head: bool = False) -> None:
+        length = (b"content-length", b"%d" % len(self.body))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": [*self.headers, length],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    """`document` as JSON."""
+    return Response(status, encoded(document))
+
+
+def text_response(text: str, content_type: str = "text/plain; charset=utf-8") -> Response:
+    """A text, by default plain."""
+    headers = ((b"content-type", content_type.encode()), *_PLAIN_HEADERS)
+    return Response(200, text.encode(), headers)
+
+
+def page_response(html: str) -> Response:
+    """A page that may run its own scripts and styles, talk to its own server, and nothing else."""
+    policy = (
+        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
+        f"form-action 'none'; frame-ancestors 'none'; script-src {_hashes(html, 'script')}; "
+        f"style-src {_hashes(html, 'style')}"
+    )
+    headers = (
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-security-policy", policy.encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-frame-options", b"DENY"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+        *_PLAIN_HEADERS,
+    )
+    return Response(200, html.encode(), headers)
+
+
+def error_response(error: RequestError, extra: tuple[Header, ...] = ()) -> Response:
+    """`{"error": {"code", "message", "where"}}` under the error's status."""
+    message = f"{error.what}; expected {error.expected}" if error.expected else error.what
+    detail = {"code": error.code, "message": message, "where": error.where}
+    headers: list[Header] = [_JSON, *_PLAIN_HEADERS, *extra]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 413:
+        headers.append((b"connection", b"close"))  # what is left of the body is not wanted
+    return Response(error.status, encoded({"error": detail}), tuple(headers))
+
+
+def failure_response(error: Exception, path: str) -> Response:
+    """The 500 for a fault of ours: the log has it under the id that the caller is told."""
+    number = secrets.token_hex(6)
+    _LOGGER.error("%s failed, id %s", path, number, exc_info=error)
+    detail = {
+        "code": "internal_error",
+        "message": f"the server failed; its log says more under {number}",
+        "where": "",
+    }
+    return Response(500, encoded({"error": detail}))
+
+
+def not_found(path: str, known: str) -> RequestError:
+    """The 404 for a path that nothing answers."""
+    return RequestError(
+        f"nothing is at {path}", status=404, code="not_found", where=path, expected=known
+    )
+
+
+def not_allowed(method: str, path: str, allowed: str) -> Response:
+    """The 405 for a path that answers to other methods."""
+    error = RequestError(
+        f"{method} is not for {path}",
+        status=405,
+        code="method_not_allowed",
+        where=path,
+        expected=allowed,
+    )
+    return error_response(error, ((b"allow", allowed.encode()),))
+
+
+async def body_of(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        RequestError: 413 where it is larger than `max_bytes`: at once if the request says so,
+            else as soon as that much has come.
+        ConnectionError: the client went away.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > max_bytes:
+            raise _too_large(max_bytes)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts = [body]
+        size = len(body)
+        while message.get("more_body") and size <= max_bytes:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        body = b"".join(parts)
+    if message["type"] == "http.disconnect":
+        raise ConnectionError("the client went away")
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return body
+
+
+async def lifespan(
+    receive: Receive, send: Send, started: Callable[[], None], stopped: Callable[[], None]
+) -> None:
+    """The app's part in being started and stopped by its server."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            started()
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            stopped()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(
+        f"the body is larger than {max_bytes} bytes", status=413, code="too_large", where="body"
+    )
+
+
+def _hashes(html: str, tag: str) -> str:
+    contents = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in contents)
+    return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"

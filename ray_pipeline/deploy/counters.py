@@ -1,0 +1,116 @@
+"""What an endpoint counts, and its Prometheus text.
+
+A replica counts in plain integers and sends what is new once a second (board.py adds it up), so
+that a request pays for a few additions and nothing else.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from typing import Any, TypedDict
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency histogram, in seconds; one more bucket holds the rest."""
+
+
+class Counts(TypedDict):
+    """Figures that add up over replicas and time."""
+
+    requests: dict[int, int]
+    """By HTTP status."""
+    rows: int
+    seconds: float
+    buckets: list[int]
+    """Requests by latency, one for each of BOUNDS and one above."""
+
+
+def no_counts() -> Counts:
+    """Nothing counted yet."""
+    return {"requests": {}, "rows": 0, "seconds": 0.0, "buckets": [0] * (len(BOUNDS) + 1)}
+
+
+def add(total: Counts, more: Counts) -> None:
+    """Add `more` to `total`, in place."""
+    for status, count in more["requests"].items():
+        total["requests"][status] = total["requests"].get(status, 0) + count
+    total["rows"] += more["rows"]
+    total["seconds"] += more["seconds"]
+    total["buckets"] = [a + b for a, b in zip(total["buckets"], more["buckets"], strict=True)]
+
+
+class Counters:
+    """A replica's counts since they were last taken, and the requests it has in hand."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._counts = no_counts()
+
+    def done(self, status: int, seconds: float, rows: int) -> None:
+        """Count a request that was answered."""
+        counts = self._counts
+        requests = counts["requests"]
+        requests[status] = requests.get(status, 0) + 1
+        counts["rows"] += rows
+        counts["seconds"] += seconds
+        counts["buckets"][bisect_left(BOUNDS, seconds)] += 1
+
+    def taken(self) -> Counts:
+        """What was counted since the last call."""
+        counts, self._counts = self._counts, no_counts()
+        return counts
+
+
+def exposition(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
+    """Prometheus text for endpoints by name: `counts`, `in_flight`, `replicas`, `version`."""
+    return "\n".join([*_families(endpoints), ""])
+
+
+def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for suffix, kind, meaning, samples in (
+        ("requests_total", "counter", "Requests answered, by HTTP status.", _requests),
+        ("rows_total", "counter", "Rows predicted.", _rows),
+        ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
+        ("in_flight", "gauge", "Requests being answered.", _in_flight),
+        ("replicas", "gauge", "Replicas that are running.", _replicas),
+        ("model_info", "gauge", "The version that is live; always 1.", _info),
+    ):
+        name = f"ray_pipeline_{suffix}"
+        yield f"# HELP {name} {meaning}"
+        yield f"# TYPE {name} {kind}"
+        for endpoint, figures in endpoints.items():
+            for tail, value in samples(f'endpoint="{endpoint}"', figures):
+                yield f"{name}{tail} {value}"
+
+
+Samples = Iterator[tuple[str, float]]
+
+
+def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
+    for status, count in sorted(figures["counts"]["requests"].items()):
+        yield f'{{{label},code="{status}"}}', count
+
+
+def _rows(label: str, figures: Mapping[str, Any]) -> Samples:
+    yield f"{{{label}}}", figures["counts"]["rows"]
+
+
+def _seconds(label: str, figures: Mapping[str, Any]) -> Samples:
+    counts, below = figures["counts"], 0
+    for bound, count in zip((*BOUNDS, "+Inf"), counts["buckets"], strict=True):
+        below += count
+        yield f'_bucket{{{label},le="{bound}"}}', below
+    yield f"_sum{{{label}}}", counts["seconds"]
+    yield f"_count{{{label}}}", below
+
+
+def _in_flight(label: str, figures: Mapping[str, Any]) -> Samples:
+    yield f"{{{label}}}", figures["in_flight"]
+
+
+def _replicas(label: str, figures: Mapping[str, Any]) -> Samples:
+    yield f"{{{label}}}", figures["replicas"]
+
+
+def _info(label: str, figures: Mapping[str, Any]) -> Samples:
+    yield f'{{{label},version="{figures["version"]}"}}', 1

@@ -1,0 +1,171 @@
+"""What the server answers outside the endpoints' own paths: health, metrics, models, a list.
+
+Needs no key, except `infer`, which passes the caller's key on to the endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray import serve
+from ray.serve._private.common import ReplicaState
+
+from ray_pipeline import __version__
+from ray_pipeline.deploy.asgi import (
+    ASGIApp,
+    Receive,
+    Response,
+    Scope,
+    Send,
+    body_of,
+    error_response,
+    failure_response,
+    json_response,
+    lifespan,
+    not_allowed,
+    not_found,
+    text_response,
+)
+from ray_pipeline.deploy.board import Release, board
+from ray_pipeline.deploy.counters import exposition
+from ray_pipeline.errors import RequestError
+
+_MAX_BYTES = 64_000_000  # the endpoint itself has the bound that the job sets
+_KNOWN = "/, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /NAME/"
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def running_replicas() -> dict[str, tuple[str, int]]:
+    """Status and replicas that run, by application; blocks for some milliseconds."""
+    return {
+        name: (
+            str(application.status.value),
+            sum(
+                deployment.replica_states.get(ReplicaState.RUNNING, 0)
+                for deployment in application.deployments.values()
+            ),
+        )
+        for name, application in serve.status().applications.items()
+    }
+
+
+class Front:
+    """The ASGI app at `/`."""
+
+    def __init__(self) -> None:
+        self._board = board()
+        self._handles: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await lifespan(receive, send, _nothing, _nothing)
+        try:
+            response = await self._response(scope, receive)
+        except RequestError as error:
+            response = error_response(error)
+        except ConnectionError:
+            return None
+        except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
+            response = failure_response(error, scope["path"])
+        return await response.send(send, head=scope["method"] == "HEAD")
+
+    async def _response(self, scope: Scope, receive: Receive) -> Response:  # noqa: PLR0911 - by route
+        path, method = scope["path"], scope["method"]
+        parts = path.strip("/").split("/")
+        infers = parts[:2] == ["v2", "models"] and parts[3:] == ["infer"]
+        allowed = "POST" if infers else "GET, HEAD"
+        if method not in allowed.split(", "):
+            return not_allowed(method, path, allowed)
+        match parts:
+            case [""]:
+                return await self._listed()
+            case ["metrics"]:
+                return await self._metrics()
+            case ["v2"]:
+                return json_response(
+                    {"name": "ray_pipeline", "version": __version__, "extensions": []}
+                )
+            case ["v2", "health", "live"]:
+                return json_response({"live": True})
+            case ["v2", "health", "ready"]:
+                return await self._ready(await self._releases())
+            case ["v2", "models", name]:
+                return json_response((await self._release(name))["metadata"])
+            case ["v2", "models", name, "ready"]:
+                return await self._ready({name: await self._release(name)})
+            case ["v2", "models", name, "infer"]:
+                await self._release(name)
+                return await self._inferred(name, scope, receive)
+        raise not_found(path, _KNOWN)
+
+    async def _listed(self) -> Response:
+        releases, running = await self._releases(), await asyncio.to_thread(running_replicas)
+        return json_response(
+            {
+                "endpoints": [
+                    {
+                        "name": name,
+                        "version": release["version"],
+                        "status": running.get(name, ("GONE", 0))[0],
+                        "predict": f"/{name}/predict",
+                        "page": f"/{name}/",
+                        "docs": f"/{name}/docs",
+                    }
+                    for name, release in releases.items()
+                ]
+            }
+        )
+
+    async def _metrics(self) -> Response:
+        running = await asyncio.to_thread(running_replicas)
+        figures = await self._board.figures.remote()
+        for name, figure in figures.items():
+            figure["replicas"] = running.get(name, ("GONE", 0))[1]
+        return text_response(exposition(figures), _PROMETHEUS)
+
+    async def _ready(self, releases: dict[str, Release]) -> Response:
+        running = await asyncio.to_thread(running_replicas)
+        waiting = [name for name in releases if running.get(name, ("GONE", 0))[0] != "RUNNING"]
+        if waiting:
+            raise RequestError(
+                f"not ready: {', '.join(waiting)}", status=503, code="not_ready", where=waiting[0]
+            )
+        return json_response({"ready": True})
+
+    async def _inferred(self, name: str, scope: Scope, receive: Receive) -> Response:
+        body = await body_of(scope, receive, _MAX_BYTES)
+        if name not in self._handles:
+            self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
+        answer: Response = await self._handles[name].infer.remote(body, list(scope["headers"]))
+        return answer
+
+    async def _releases(self) -> dict[str, Release]:
+        releases: dict[str, Release] = await self._board.releases.remote()
+        return releases
+
+    async def _release(self, name: str) -> Release:
+        releases = await self._releases()
+        if name not in releases:
+            raise RequestError(
+                f"no model is called {name}",
+                status=404,
+                code="not_found",
+                where=name,
+                expected=", ".join(releases) or "a model that is deployed",
+            )
+        return releases[name]
+
+
+class FrontReplica:
+    """The replica that Ray Serve runs for it."""
+
+    def __init__(self) -> None:
+        self._front = Front()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve's hook
+        return self._front
+
+
+def _nothing() -> None:
+    """What the front does when it starts and stops."""

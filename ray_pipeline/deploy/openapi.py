@@ -1,0 +1,179 @@
+"""OpenAPI 3.1 of an endpoint, made from the schema of the bundle that it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray_pipeline.bundle import Manifest
+from ray_pipeline.deploy.asgi import encoded
+from ray_pipeline.job import Serve
+from ray_pipeline.schema import Column
+
+_JSON_TYPES: dict[str, list[str]] = {
+    "integer": ["integer", "null"],
+    "number": ["number", "null"],
+    "boolean": ["boolean", "null"],
+    "category": ["string", "number", "boolean", "null"],
+}
+_ERRORS = {
+    400: "The body is not JSON.",
+    401: "No API key.",
+    403: "The API key is wrong.",
+    413: "More rows or bytes than a request may have.",
+    422: "JSON, but not such rows: `where` names the row and the column.",
+    429: "Too many requests are waiting; `Retry-After` says when to try again.",
+    500: "The server failed; its log says more under the id in the message.",
+    503: "Not ready, or ending.",
+}
+
+
+def document(name: str, manifest: Manifest, settings: Serve, example: dict[str, Any]) -> bytes:
+    """The OpenAPI document of the endpoint `name`, as JSON."""
+    return encoded(_document(name, manifest, settings, example))
+
+
+def _document(
+    name: str, manifest: Manifest, settings: Serve, example: dict[str, Any]
+) -> dict[str, Any]:
+    schemas: dict[str, Any] = {
+        "Row": _row(manifest, example),
+        "Request": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["rows"],
+            "properties": {
+                "rows": {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": settings.max_rows,
+                    "items": {"$ref": "#/components/schemas/Row"},
+                }
+            },
+        },
+        "Prediction": _prediction(manifest),
+        "Response": {
+            "type": "object",
+            "required": ["predictions", "version"],
+            "properties": {
+                "predictions": {
+                    "type": "array",
+                    "description": "One for each row, in the rows' order.",
+                    "items": {"$ref": "#/components/schemas/Prediction"},
+                },
+                "version": {"type": "string", "description": "The model that answered."},
+            },
+        },
+        "Error": _error(),
+    }
+    components: dict[str, Any] = {"schemas": schemas}
+    if settings.auth == "key":
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": name,
+            "version": manifest.version,
+            "description": f"Predicts `{manifest.schema.label.name}` ({manifest.task}).",
+        },
+        "paths": {f"/{name}/predict": {"post": _predict(settings, example)}},
+        "components": components,
+    }
+
+
+def _predict(settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
+    answers = {
+        str(status): {"description": text, "content": _content("Error")}
+        for status, text in _ERRORS.items()
+        if settings.auth == "key" or status not in (401, 403)
+    }
+    return {
+        "operationId": "predict",
+        "summary": "Predict rows",
+        "description": f"At most {settings.max_rows} rows and {settings.max_bytes} bytes.",
+        **({"security": [{"bearer": []}, {"header": []}]} if settings.auth == "key" else {}),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/Request"},
+                    "example": {"rows": [example]},
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "The predictions.", "content": _content("Response")},
+            **answers,
+        },
+    }
+
+
+def _row(manifest: Manifest, example: dict[str, Any]) -> dict[str, Any]:
+    others = [column for column in manifest.schema if column.role != "feature"]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [column.name for column in manifest.schema.features],
+        "properties": {
+            **{
+                column.name: _property(column, example[column.name])
+                for column in manifest.schema.features
+            },
+            **{column.name: {"description": "Not looked at."} for column in others},
+        },
+    }
+
+
+def _property(column: Column, example: Any) -> dict[str, Any]:
+    bounds = {"minimum": -(2**63), "maximum": 2**63 - 1} if column.kind == "integer" else {}
+    return {
+        "type": _JSON_TYPES[column.kind],
+        **bounds,
+        "description": "null means no value.",
+        "examples": [example],
+    }
+
+
+def _prediction(manifest: Manifest) -> dict[str, Any]:
+    if manifest.classes is None:
+        return {
+            "type": "object",
+            "required": ["value"],
+            "properties": {"value": {"type": "number"}},
+        }
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    return {
+        "type": "object",
+        "required": ["label", "probability", "probabilities"],
+        "properties": {
+            "label": {"type": "string", "enum": list(manifest.classes)},
+            "probability": {**share, "description": "Of the label."},
+            "probabilities": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": list(manifest.classes),
+                "properties": dict.fromkeys(manifest.classes, share),
+            },
+        },
+    }
+
+
+def _error() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "where"],
+                "properties": {"code": text, "message": text, "where": text},
+            }
+        },
+    }
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}

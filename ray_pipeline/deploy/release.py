@@ -1,0 +1,218 @@
+"""From a bundle to an endpoint that answers, on the cluster this process is connected to."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from ray import serve
+from upath import UPath
+
+from ray_pipeline import __version__, bundle
+from ray_pipeline.bundle import Bundle
+from ray_pipeline.deploy import auth, inference, ports
+from ray_pipeline.deploy.board import Release, board
+from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.front import FrontReplica, running_replicas
+from ray_pipeline.deploy.replica import Replica
+from ray_pipeline.errors import ClusterError
+from ray_pipeline.job import Serve
+
+_FRONT = "ray_pipeline"
+_ANSWER_WITHIN_S = 60.0
+
+
+def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
+    """Put the bundle at `path` behind `/NAME/` and wait until it has answered a prediction.
+
+    A release of the same bundle, settings and key is left as it is. Another version takes the
+    place of the one that is live, replica by replica, without a gap.
+
+    Returns:
+        `endpoint` (its URL), `version`, `unchanged`, `curl` (a command that calls it).
+
+    Raises:
+        BundleError: the bundle is not whole.
+        ClusterError: the port is taken, Serve listens on another, or no replica starts.
+    """
+    opened = bundle.opened(path)
+    key = auth.key() if settings.auth == "key" else None
+    release = _release(opened, path, name, settings, key)
+    unchanged = _is_live(release)
+    if not unchanged:
+        start(settings.port, settings.host)
+        _run(release, settings, key)
+        _wait_for_answer(release, example_row(opened), settings, key)
+        ray.get(board().released.remote(release))
+    return {
+        "endpoint": release["url"],
+        "version": release["version"],
+        "unchanged": unchanged,
+        "curl": _curl(release, example_row(opened)),
+    }
+
+
+def endpoints() -> list[dict[str, Any]]:
+    """What is live: name, version, url, replicas, since, status of each endpoint."""
+    if not _serve_port():
+        return []
+    running = running_replicas()
+    releases: dict[str, Release] = ray.get(board().releases.remote())
+    return [
+        {
+            "name": name,
+            "version": release["version"],
+            "url": release["url"],
+            "replicas": running.get(name, ("GONE", 0))[1],
+            "since": release["since"],
+            "status": running.get(name, ("GONE", 0))[0],
+        }
+        for name, release in sorted(releases.items())
+    ]
+
+
+def start(port: int, host: str) -> None:
+    """Start Serve on the cluster, with what answers outside the endpoints, if it is not there.
+
+    Raises:
+        ClusterError: the port is taken, or Serve listens on another.
+    """
+    found = _serve_port()
+    if found and found != port:
+        raise ClusterError(
+            f"this cluster's endpoints are on port {found} already",
+            expected=f"port {port}, by the job's `serve.port`",
+            hint=f"set serve.port={found}, or `ray-pipeline down` first",
+        )
+    if found:
+        return
+    if "RAY_ADDRESS" not in os.environ and not ports.is_free(port, host):
+        raise ClusterError(
+            f"port {port} is taken by {ports.owner(port)}",
+            expected="a free port for the endpoint",
+            hint="stop that process, or choose another with --set serve.port=…",
+        )
+    serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+
+
+def _release(
+    opened: Bundle, path: str | UPath, name: str, settings: Serve, key: str | None
+) -> Release:
+    manifest = opened.manifest
+    determined = [manifest.digest, name, settings.model_dump_json(), key or "", __version__]
+    return {
+        "name": name,
+        "version": manifest.version,
+        "bundle": str(path),
+        "digest": hashlib.sha256("\n".join(determined).encode()).hexdigest(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
+        "auth": settings.auth,
+        "metadata": {**inference.metadata(manifest), "name": name},
+    }
+
+
+def _is_live(release: Release) -> bool:
+    if not _serve_port():
+        return False
+    name = release["name"]
+    known: dict[str, Release] = ray.get(board().releases.remote())
+    same = name in known and known[name]["digest"] == release["digest"]
+    return same and running_replicas().get(name, ("", 0))[0] == "RUNNING"
+
+
+def _run(release: Release, settings: Serve, key: str | None) -> None:
+    name = release["name"]
+    application = _deployment(settings).bind(
+        name,
+        release["bundle"],
+        settings.model_dump_json(),
+        auth.key_hash(key) if key else None,
+    )
+    targets = [serve.RunTarget(application, name=name, route_prefix=f"/{name}")]
+    if _FRONT not in running_replicas():
+        front = serve.deployment(
+            name="front",
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=256,
+            logging_config={"enable_access_log": False},
+        )(serve.ingress()(FrontReplica))
+        targets.append(serve.RunTarget(front.bind(), name=_FRONT, route_prefix="/"))
+    try:
+        serve.run_many(targets)
+    except RuntimeError as error:
+        message = serve.status().applications[name].message
+        raise ClusterError(
+            f"the endpoint did not start: {message.strip() or error}",
+            where=name,
+            hint="what was live before still is; the replicas' logs are in Ray's session folder",
+        ) from error
+
+
+def _deployment(settings: Serve) -> serve.Deployment:
+    return serve.deployment(
+        name="model",
+        autoscaling_config={
+            "min_replicas": settings.replicas.min,
+            "max_replicas": settings.replicas.max,
+            "target_ongoing_requests": settings.target_ongoing_requests,
+            "upscale_delay_s": settings.upscale_delay_s,
+            "downscale_delay_s": settings.downscale_delay_s,
+        },
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        ray_actor_options={"num_cpus": settings.cpus},
+        # A new version's replica answers before an old one is stopped.
+        max_surge_percent=100,
+        # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
+        logging_config={"enable_access_log": False},
+    )(serve.ingress()(Replica))
+
+
+def _wait_for_answer(
+    release: Release, row: dict[str, Any], settings: Serve, key: str | None
+) -> None:
+    """Return once the new version has predicted `row`, for Serve is ready before its proxy is."""
+    body = json.dumps({"rows": [row]})
+    headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
+    last = "no answer"
+    until = time.monotonic() + _ANSWER_WITHIN_S
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=10)
+        try:
+            connection.request("POST", f"/{release['name']}/predict", body, headers)
+            response = connection.getresponse()
+            text = response.read()
+            if response.status == 200 and json.loads(text)["version"] == release["version"]:
+                return
+            last = f"{response.status} {text[:200].decode(errors='replace')}"
+        except OSError as error:
+            last = str(error)
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    raise ClusterError(
+        f"the endpoint does not answer: {last}", where=release["url"], expected="a prediction"
+    )
+
+
+def _serve_port() -> int | None:
+    """The port of the cluster's endpoints, or None where Serve does not run."""
+    # Serve has no public way to ask for what it was started with.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return int(client.http_config.port) if client else None
+
+
+def _curl(release: Release, row: dict[str, Any]) -> str:
+    key = ' -H "X-API-Key: $(ray-pipeline key)"' if release["auth"] == "key" else ""
+    body = json.dumps({"rows": [row]}).replace("'", "'\\''")
+    return f"curl {release['url']}{key} -d '{body}'"

@@ -1,0 +1,75 @@
+
+"use strict";
+const form = document.getElementById("form");
+const at = (id) => document.getElementById(id);
+
+function value(field) {
+  const text = field.querySelector("input, select").value.trim();
+  if (text === "") return null;
+  if (field.dataset.kind === "boolean") return text === "true";
+  if (field.dataset.kind === "category") return text;
+  const number = Number(text);
+  return Number.isNaN(number) ? text : number; // the server says what is wrong with a text
+}
+
+function mark(where, message) {
+  for (const field of form.querySelectorAll("[data-name]")) {
+    const wrong = where === `rows[0].${field.dataset.name}`;
+    const hint = field.querySelector("small");
+    field.classList.toggle("wrong", wrong);
+    hint.textContent = wrong ? message : hint.dataset.hint;
+  }
+}
+
+function show(headline, detail, shares, failed) {
+  at("answer").hidden = false;
+  at("answer").classList.toggle("failed", failed);
+  at("headline").textContent = headline;
+  at("detail").textContent = detail;
+  at("shares").replaceChildren(...shares.flatMap(([name, share]) => {
+    const [term, bar, number] = ["dt", "progress", "dd"].map((tag) => document.createElement(tag));
+    term.textContent = name;
+    bar.value = share;
+    number.textContent = `${(100 * share).toFixed(1)} %`;
+    return [term, bar, number];
+  }));
+}
+
+function predicted(prediction) {
+  if ("value" in prediction) return show(String(prediction.value), "", [], false);
+  const shares = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
+  show(prediction.label, "", shares.slice(0, 12), false);
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button");
+  const row = {};
+  for (const field of form.querySelectorAll("[data-name]")) row[field.dataset.name] = value(field);
+  const headers = { "Content-Type": "application/json" };
+  if (at("key")) headers["X-API-Key"] = at("key").value.trim();
+  button.disabled = true;
+  const begun = performance.now();
+  try {
+    const response = await fetch(form.dataset.path, {
+      method: "POST", headers, body: JSON.stringify({ rows: [row] }),
+    });
+    const answer = await response.json();
+    const took = `${(performance.now() - begun).toFixed(1)} ms`;
+    mark("", "");
+    if (response.ok) {
+      predicted(answer.predictions[0]);
+      at("took").textContent = `version ${answer.version}, answered in ${took}`;
+    } else {
+      const { message, where } = answer.error;
+      mark(where, message);
+      show(`${response.status}: not predicted`, where ? `${where}: ${message}` : message, [], true);
+      at("took").textContent = "";
+    }
+  } catch (error) {
+    show("no answer", String(error.message || error), [], true);
+    at("took").textContent = "";
+  } finally {
+    button.disabled = false;
+  }
+});
