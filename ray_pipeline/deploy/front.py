@@ -6,6 +6,7 @@ Needs no key, except `infer`, which passes the caller's key on to the endpoint.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ray import serve
@@ -33,6 +34,7 @@ from ray_pipeline.errors import RequestError
 
 _MAX_BYTES = 64_000_000  # the endpoint itself has the bound that the job sets
 _KNOWN = "/, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /NAME/"
+_READS = ("GET", "HEAD")
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -56,6 +58,13 @@ class Front:
     def __init__(self) -> None:
         self._board = board()
         self._handles: dict[str, Any] = {}
+        self._answers: dict[str, Callable[[], Awaitable[Response]]] = {
+            "/": self._listed,
+            "/metrics": self._metrics,
+            "/v2": self._server,
+            "/v2/health/live": self._live,
+            "/v2/health/ready": self._all_ready,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -70,34 +79,37 @@ class Front:
             response = failure_response(error, scope["path"])
         return await response.send(send, head=scope["method"] == "HEAD")
 
-    async def _response(self, scope: Scope, receive: Receive) -> Response:  # noqa: PLR0911 - by route
+    async def _response(self, scope: Scope, receive: Receive) -> Response:
         path, method = scope["path"], scope["method"]
         parts = path.strip("/").split("/")
-        infers = parts[:2] == ["v2", "models"] and parts[3:] == ["infer"]
-        allowed = "POST" if infers else "GET, HEAD"
-        if method not in allowed.split(", "):
-            return not_allowed(method, path, allowed)
-        match parts:
-            case [""]:
-                return await self._listed()
-            case ["metrics"]:
-                return await self._metrics()
-            case ["v2"]:
-                return json_response(
-                    {"name": "ray_pipeline", "version": __version__, "extensions": []}
-                )
-            case ["v2", "health", "live"]:
-                return json_response({"live": True})
-            case ["v2", "health", "ready"]:
-                return await self._ready(await self._releases())
-            case ["v2", "models", name]:
-                return json_response((await self._release(name))["metadata"])
-            case ["v2", "models", name, "ready"]:
-                return await self._ready({name: await self._release(name)})
-            case ["v2", "models", name, "infer"]:
-                await self._release(name)
-                return await self._inferred(name, scope, receive)
-        raise not_found(path, _KNOWN)
+        if parts[:2] == ["v2", "models"] and len(parts) > 2:
+            return await self._model(parts[2], "/".join(parts[3:]), scope, receive)
+        answer = self._answers.get(path.rstrip("/") or "/")
+        if answer is None:
+            raise not_found(path, _KNOWN)
+        return await answer() if method in _READS else not_allowed(method, path, "GET, HEAD")
+
+    async def _model(self, name: str, what: str, scope: Scope, receive: Receive) -> Response:
+        path, method = scope["path"], scope["method"]
+        if what not in ("", "ready", "infer"):
+            raise not_found(path, _KNOWN)
+        release = await self._release(name)
+        if what == "infer":
+            if method != "POST":
+                return not_allowed(method, path, "POST")
+            return await self._inferred(name, scope, receive)
+        if method not in _READS:
+            return not_allowed(method, path, "GET, HEAD")
+        return await self._ready({name: release}) if what else json_response(release["metadata"])
+
+    async def _server(self) -> Response:
+        return json_response({"name": "ray_pipeline", "version": __version__, "extensions": []})
+
+    async def _live(self) -> Response:
+        return json_response({"live": True})
+
+    async def _all_ready(self) -> Response:
+        return await self._ready(await self._releases())
 
     async def _listed(self) -> Response:
         releases, running = await self._releases(), await asyncio.to_thread(running_replicas)

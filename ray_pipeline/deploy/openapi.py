@@ -92,7 +92,7 @@ def _predict(settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": "predict",
         "summary": "Predict rows",
-        "description": f"At most {settings.max_rows} rows and {settings.max_bytes} bytes.",
+        "description": f"At most {settings.max_rows:,} rows and {settings.max_bytes:,} bytes.",
         **({"security": [{"bearer": []}, {"header": []}]} if settings.auth == "key" else {}),
         "requestBody": {
             "required": True,

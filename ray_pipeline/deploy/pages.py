@@ -73,7 +73,8 @@ def _fields(opened: Bundle, example: dict[str, Any]) -> list[dict[str, Any]]:
         if column.kind == "category":
             return {**made, "choices": values[column.name][:_MAX_CHOICES], "hint": ""}
         seen = numbers[column.name]
-        between = f"{seen.minimum:,.6g} to {seen.maximum:,.6g} in training"
+        digits = ",.0f" if column.kind == "integer" else ",.6g"
+        between = f"{seen.minimum:{digits}} to {seen.maximum:{digits}} in training"
         return {**made, "choices": (), "hint": "" if column.kind == "boolean" else between}
 
     return [field(column) for column in opened.manifest.schema.features]

@@ -164,8 +164,11 @@ def decoded(body: bytes) -> Any:
 
 def not_json(error: Exception) -> RequestError:
     """The 400 that a body which is no JSON deserves."""
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    reason = reason.removeprefix("JSON is malformed: ")
+    reason = str(error).removeprefix("JSON is malformed: ")
+    if isinstance(error, RecursionError):
+        reason = "it is nested too deeply"
+    elif reason == "Input data was truncated":
+        reason = "it ends too early"
     return RequestError(f"the body is not JSON: {reason}", status=400, code="not_json")
 
 

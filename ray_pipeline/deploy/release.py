@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -83,6 +84,8 @@ def start(port: int, host: str) -> None:
     Raises:
         ClusterError: the port is taken, or Serve listens on another.
     """
+    # Its lines about what it starts are not the caller's, who is told by exception what fails.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     found = _serve_port()
     if found and found != port:
         raise ClusterError(

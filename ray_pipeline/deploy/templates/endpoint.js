@@ -33,6 +33,7 @@ function show(headline, detail, shares, failed) {
     number.textContent = `${(100 * share).toFixed(1)} %`;
     return [term, bar, number];
   }));
+  at("answer").scrollIntoView({ block: "nearest" });
 }
 
 function predicted(prediction) {
