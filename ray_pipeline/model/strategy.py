@@ -81,7 +81,7 @@ class Plain:
         self.model: nn.Module = network
         if worker_count() > 1:
             self.model = nn.parallel.DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True
+                network, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = AdamW(self.parameters, train.learning_rate, train.weight_decay)

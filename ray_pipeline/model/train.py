@@ -16,7 +16,6 @@ import ray
 import ray.data
 import ray.train
 import safetensors.torch
-import torch
 from ray.data import ExecutionOptions
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -28,12 +27,15 @@ from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
 from ray_pipeline.model import loop, zoo
+from ray_pipeline.model.environment import threads, variables
 from ray_pipeline.model.feed import dataset
 
 Record = dict[str, Any]
 Progress = Callable[[Record], None]
 RESTARTS = 3
 """Times that lost workers are replaced; each goes on from the last epoch."""
+PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+"""Ray Train looks after its workers this often; its own 2 seconds are added to start and end."""
 MEMORY_SHARE = 0.25
 """Share of the object store that rows may take before they are streamed."""
 
@@ -93,17 +95,6 @@ def matrices(features: UPath) -> dict[str, Any]:
     return {side: prepared.read_matrix(features / side) for side in ("train", "validation")}
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch computes with `count` threads inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _written(setup: loop.Setup, out: UPath) -> Record:
     state = loop.loaded(setup.work)
     assert state is not None, "training ended without a checkpoint"
@@ -144,7 +135,7 @@ def _fitted(setup: loop.Setup, workers: int) -> Record:
         ),
     )
     try:
-        with threads(max(1, int(train.cpus))):
+        with variables(PROMPT), threads(max(1, int(train.cpus))):
             fitted: Any = trainer.fit()
     except PipelineError:
         raise

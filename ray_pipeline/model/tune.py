@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
+from ray_pipeline.model.environment import variables
 from ray_pipeline.model.journal import LOSS, Halving, Journal
 from ray_pipeline.model.search import search
 from ray_pipeline.model.settings import apply
@@ -65,7 +65,7 @@ def write(
             "statistics": prepared.load(features),
             "data": matrices(features),
         }
-        with _environment():
+        with _quick_and_quiet():
             _tuner(settings, shared, journal, work).fit()
     found = journal.best()
     if found is None:
@@ -128,25 +128,20 @@ def _parallel(settings: Tune) -> int:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """Ray Tune is quiet and quick inside; progress is told through the journal."""
-    before = {name: os.environ.get(name) for name in QUIET}
+def _quick_and_quiet() -> Iterator[None]:
+    """How Ray Tune behaves inside: it prints nothing, and uses worker processes at hand."""
     loggers = {name: logging.getLogger(name) for name in ("ray.tune", "optuna")}
     levels = {name: logger.level for name, logger in loggers.items()}
     # Tune wants processes with a variable of PyTorch Lightning's, and would start new ones for it
     # where idle ones are at hand: more than a second.
-    variables = dict(class_cache.DEFAULT_ENV_VARS)
-    os.environ.update(QUIET)
+    wanted = dict(class_cache.DEFAULT_ENV_VARS)
     class_cache.DEFAULT_ENV_VARS.clear()
     for logger in loggers.values():
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with variables(QUIET):
+            yield
     finally:
+        class_cache.DEFAULT_ENV_VARS.update(wanted)
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
-        class_cache.DEFAULT_ENV_VARS.update(variables)
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
