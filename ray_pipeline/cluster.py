@@ -15,7 +15,6 @@ import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,39 +24,12 @@ from typing import Any
 
 import psutil
 
-from ray_pipeline.deploy import ports
+from ray_pipeline.deploy import fast_path, ports
 from ray_pipeline.deploy.auth import state_folder, write_private
 from ray_pipeline.errors import ClusterError
 
 _MARK = "RAY_PIPELINE_CLUSTER"
 _LOCAL = "127.0.0.1"
-
-# Serve reads these where the cluster starts; its own defaults are about 8 times slower.
-_FAST_PATH = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    # One datagram parsed in Python per request, for figures that `GET /metrics` has anyway.
-    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-    # By default every other program of the machine goes before workers, replicas among them.
-    "RAY_worker_niceness": "0",
-    # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",
-}
-_OWN_PORTS = (
-    "RAY_SERVE_HAPROXY_METRICS_PORT",
-    "RAY_SERVE_HAPROXY_STATS_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
-    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
-)
-_OWN_FILES = {
-    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
-    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
-    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
-    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
-}
 
 
 def up(port: int | None = None, cpus: int | None = None) -> dict[str, Any]:
@@ -164,10 +136,11 @@ def connect(start: bool = True) -> None:
 
 def _started(port: int, cpus: int | None) -> dict[str, Any]:
     begun = time.monotonic()
-    mark, token = secrets.token_hex(8), state_folder() / "ray_token"
+    mark, token = secrets.token_hex(4), state_folder() / "ray_token"
     write_private(token, secrets.token_hex(32))
     access = _access({"token": str(token)})
-    environment = {**os.environ, **_fast_path(), **access, _MARK: mark}
+    serving = fast_path.environment(_temporary() / mark)
+    environment = {**os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
     log = state_folder() / "cluster.log"
     with log.open("wb") as output:
@@ -220,18 +193,12 @@ def _command(port: int, cpus: int | None) -> list[str]:
     return [ray, "start", "--head", "--disable-usage-stats", *flags]
 
 
-def _fast_path() -> dict[str, str]:
-    free = ports.free_ports(len(_OWN_PORTS))
-    own = {name: str(port) for name, port in zip(_OWN_PORTS, free, strict=True)}
-    # In its default place anybody on the machine could write to HAProxy's admin socket.
-    own |= {name: str(_temporary() / "haproxy" / file) for name, file in _OWN_FILES.items()}
-    return {**_FAST_PATH, **own, "RAY_USAGE_STATS_ENABLED": "0"}
-
-
 def _temporary() -> Path:
-    """Ray's files: logs and sockets. Short, for a socket's path may have 107 characters."""
-    folder = Path(tempfile.gettempdir()) / f"ray_pipeline_{os.getuid()}"
+    """Ray's logs and sockets. Short, for a socket's path may have 107 characters."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"rp_{os.getuid()}"  # noqa: S108
     folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ClusterError("the folder is another user's", where=str(folder), hint="remove it")
     return folder
 
 
@@ -271,6 +238,7 @@ def _stop(running: dict[str, Any]) -> None:
                 if time.monotonic() > asked_until:
                     process.kill()
         psutil.wait_procs(members, timeout=0.1)
+    shutil.rmtree(_temporary() / running["mark"], ignore_errors=True)
 
 
 def _session(process: psutil.Process) -> int | None:

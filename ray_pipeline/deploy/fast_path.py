@@ -1,0 +1,50 @@
+"""Ray Serve's fast path: what it reads from the environment where the cluster starts.
+
+Ray Serve as it comes answers about an eighth as many requests; each setting was measured alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ray_pipeline.deploy import ports
+
+SETTINGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # One datagram parsed in Python per request, for figures that `GET /metrics` has anyway.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    # By default every other program of the machine goes before workers, replicas among them.
+    "RAY_worker_niceness": "0",
+    # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+_PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
+_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """SETTINGS, with ports and files of its own so that several clusters fit on a machine.
+
+    Args:
+        folder: where HAProxy's files go. In their default place anybody on the machine could
+            write to its admin socket.
+    """
+    free = ports.free_ports(len(_PORTS))
+    own = {name: str(port) for name, port in zip(_PORTS, free, strict=True)}
+    files = {name: str(folder / file) for name, file in _FILES.items()}
+    return {**SETTINGS, **own, **files}
