@@ -1,0 +1,281 @@
+"""Texts to typed rows; what cannot be used goes to quarantine with its reason, and is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+from upath import UPath
+
+from ray_pipeline.data import collect, duplicates, parsing, parts, summary
+from ray_pipeline.data.duplicates import Repeated
+from ray_pipeline.data.summary import Counts, Moments, Summary
+from ray_pipeline.errors import DataError
+from ray_pipeline.job import Data
+from ray_pipeline.schema import Column, Schema
+
+QUARANTINE = pa.schema(
+    [("source", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
+)
+Replace = Mapping[str, Mapping[str, str]]
+_REPEATS = ("duplicate", "also in the test file")
+_SHOWN = 60  # characters of a value that a reason quotes
+
+
+class Part(NamedTuple):
+    """What writing one block found: rows by destination, reasons, and the columns' summaries."""
+
+    rows: int
+    test: int
+    reasons: Counter[str]
+    summaries: dict[bool, dict[str, Summary]]  # by whether they are of the test file
+
+
+def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
+    """Write `rows/`, `test/` (if the job has a test file) and `quarantine/`, all parquet.
+
+    `rows` and `test` have the schema's columns, typed; `quarantine` has `source`, `row`, `reason`
+    and `raw`. Three executions: read and type, compare hashes, write.
+
+    The record has `rows_in` = `rows_out` + `rows_quarantined`, the reasons' counts under
+    `quarantine`, a summary of each of the `columns`, and `sides` with the same for the training
+    and the test file.
+
+    Raises:
+        DataError: unreadable files, more unusable rows than `clean.max_quarantined`, a label with
+            one class, or classes in the test file that training never sees.
+    """
+    files = [str(path) for path in collect.files(data)]
+    rows = parts.executed(_typed_rows(data, schema).materialize)
+    repeated = _repeated(rows, schema, files, drop=data.clean.duplicates == "drop")
+    writing = partial(_written, schema=schema, files=files, repeated=repeated, out=out)
+    found: list[Part] = parts.collected(rows.map_batches(writing, **parts.ARROW))
+    sides = _summed(found)
+    record = _record(found, sides, schema)
+    _check_usable(record, data)
+    _check_label(sides, schema.label, data)
+    return record
+
+
+def _typed_rows(data: Data, schema: Schema) -> Dataset:
+    sides = [(data.source, False)] + ([(data.test, True)] if data.test else [])
+    first, *rest = (
+        collect.rows(source, data, schema).map_batches(
+            partial(_typed, schema=schema, replace=data.clean.replace, test=test), **parts.ARROW
+        )
+        for source, test in sides
+    )
+    return first.union(*rest) if rest else first
+
+
+def _typed(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
+    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_raw` and `_test`."""
+    values, reasons = _parsed(table, schema, replace)
+    raw = pc.coalesce(table["_raw"], _joined(table, schema))
+    return pa.table(
+        values
+        | {"_source": table["_source"], "_row": table["_row"], "_reason": reasons}
+        | {
+            "_raw": pc.if_else(pc.is_valid(reasons), raw, pa.scalar(None, pa.string())),
+            "_test": pa.repeat(test, len(table)),
+        }
+    )
+
+
+def typed(
+    table: pa.Table, schema: Schema, replace: Replace | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """A table of `collect.rows` as its usable rows, typed, and the quarantined ones.
+
+    The first has the schema's columns, the second QUARANTINE's. A row is unusable if it did not
+    parse, if a text does not fit its column's kind, or if the schema's label is missing.
+    """
+    whole = _typed(table, schema, replace or {}, test=False)
+    usable = pc.is_null(whole["_reason"])
+    return whole.filter(usable).select(list(schema.names)), _aside(whole.filter(pc.invert(usable)))
+
+
+def _parsed(
+    table: pa.Table, schema: Schema, replace: Replace
+) -> tuple[dict[str, pa.ChunkedArray], pa.ChunkedArray]:
+    """The typed columns, and why each row is unusable: its first fault, null where it has none."""
+    values, faults = {}, [table["_error"]]
+    for column in schema:
+        texts = _replaced(table[column.name], replace.get(column.name), schema)
+        values[column.name], misfits = parsing.parsed(texts, column.kind)
+        if misfits is not None:
+            faults.append(_misfit_reasons(texts, misfits, column))
+        if column.role == "label":
+            absent = pc.is_null(values[column.name])
+            reason = pa.scalar(f"{column.name}: missing label", pa.string())
+            faults.append(pc.if_else(absent, reason, pa.scalar(None, pa.string())))
+    return values, pc.coalesce(*faults)
+
+
+def _replaced(
+    texts: pa.ChunkedArray, spellings: Mapping[str, str] | None, schema: Schema
+) -> pa.ChunkedArray:
+    if not spellings:
+        return texts
+    wanted = collect.cleaned_texts(pa.array(list(spellings.values()), pa.string()), schema)
+    places = pc.index_in(texts, pa.array(list(spellings), pa.string()))
+    return pc.if_else(pc.is_valid(places), wanted.take(places), texts)
+
+
+def _misfit_reasons(texts: pa.ChunkedArray, misfits: Any, column: Column) -> pa.ChunkedArray:
+    found = pc.if_else(misfits, texts, pa.scalar(None, pa.string()))
+    shown = pc.utf8_slice_codeunits(found, 0, _SHOWN)
+    expected = f"{column.name}: expected {parsing.EXPECTED[column.kind]}, found '"
+    return pc.binary_join_element_wise(expected, shown, "'", "")
+
+
+def _joined(table: pa.Table, schema: Schema) -> pa.ChunkedArray:
+    """Each row's values as one text, as a file without quotes would have them."""
+    texts = [pc.cast(table[name], pa.string()) for name in schema.names]
+    return pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
+
+
+def _aside(rows: pa.Table) -> pa.Table:
+    names = {name: f"_{name}" for name in QUARANTINE.names}
+    return pa.table({name: rows[own] for name, own in names.items()}).cast(QUARANTINE)
+
+
+def _repeated(rows: Dataset, schema: Schema, files: list[str], drop: bool) -> Repeated:
+    hashing = partial(duplicates.hashed, schema=schema, files=files)
+    hashes = rows.map_batches(hashing, **parts.ARROW)
+    found = ray.get(parts.executed(hashes.to_arrow_refs))
+    tables = [table for table in found if len(table)]  # an empty block may have no columns
+    return duplicates.repeated(pa.concat_tables([duplicates.NONE, *tables]), drop)
+
+
+def _written(
+    table: pa.Table, schema: Schema, files: list[str], repeated: Repeated, out: UPath
+) -> dict[str, Any]:
+    """Write a block's rows, to files named for the first row: a retry replaces them."""
+    ids = duplicates.row_ids(table, files)
+    repeats = repeated.reasons(ids, files)
+    raw = pc.coalesce(table["_raw"], _joined(table, schema))
+    reasons = pc.coalesce(table["_reason"], repeats)
+    table = table.set_column(table.column_names.index("_raw"), "_raw", raw)
+    table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
+    usable = pc.is_null(reasons)
+    good = table.filter(usable)
+    name = f"{ids.min():016x}.parquet" if len(ids) else ""
+    sides = {
+        test: good.filter(pc.equal(good["_test"], test)).select(list(schema.names))
+        for test in (False, True)
+    }
+    aside = _aside(table.filter(pc.invert(usable)))
+    for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", aside)):
+        if len(part):
+            parts.written(part, out / folder / name)
+    return parts.boxed(
+        Part(
+            len(sides[False]),
+            len(sides[True]),
+            Counter(_kinds(aside["reason"])),
+            {test: _summaries(part, schema) for test, part in sides.items()},
+        )
+    )
+
+
+def _kinds(reasons: pa.ChunkedArray) -> dict[str, int]:
+    """How often each kind of reason occurs: the part that is not about the one row."""
+    kinds = pc.replace_substring_regex(reasons, r"(?s), (found|the same as) .*$", "")
+    return dict(Counts.of(kinds).values)
+
+
+def _summaries(part: pa.Table, schema: Schema) -> dict[str, Summary]:
+    if not len(part):
+        return {}
+    return {column.name: summary.summarised(part[column.name], column) for column in schema}
+
+
+def _summed(found: list[Part]) -> dict[str, dict[str, Summary]]:
+    """The columns' summaries by side, `train` and `test`; a side without rows is left out."""
+    sides = {
+        side: summary.merged(part.summaries[test] for part in found)
+        for side, test in (("train", False), ("test", True))
+    }
+    return {side: columns for side, columns in sides.items() if columns}
+
+
+def _record(
+    found: list[Part], sides: Mapping[str, dict[str, Summary]], schema: Schema
+) -> dict[str, Any]:
+    reasons: Counter[str] = sum((part.reasons for part in found), Counter())
+    rows = {"train": sum(part.rows for part in found), "test": sum(part.test for part in found)}
+    kept, quarantined = sum(rows.values()), reasons.total()
+    return {
+        "rows_in": kept + quarantined,
+        "rows_out": kept,
+        "rows_quarantined": quarantined,
+        "quarantine": dict(reasons.most_common()),
+        "columns": _described(summary.merged(sides.values()), schema),
+        "sides": {
+            side: {"rows": rows[side], "columns": _described(columns, schema)}
+            for side, columns in sides.items()
+        },
+    }
+
+
+def _described(columns: Mapping[str, Summary], schema: Schema) -> dict[str, Any]:
+    return {
+        name: {"kind": schema[name].kind, "role": schema[name].role, **summary.described(found)}
+        for name, found in columns.items()
+    }
+
+
+def _check_usable(record: Mapping[str, Any], data: Data) -> None:
+    faults = {kind: count for kind, count in record["quarantine"].items() if kind not in _REPEATS}
+    rows, unusable = record["rows_in"], sum(faults.values())
+    bound = data.clean.max_quarantined
+    if unusable > bound * rows:
+        commonest = "; ".join(
+            f"{kind} ({count:,} rows)" for kind, count in list(faults.items())[:3]
+        )
+        raise DataError(
+            f"{unusable:,} of {rows:,} rows cannot be used: {commonest}",
+            where=data.source,
+            expected=f"at most {bound:.1%}",
+            hint="correct the file, `data.columns` or `data.missing`, or raise "
+            "`data.clean.max_quarantined`",
+        )
+
+
+def _check_label(sides: Mapping[str, dict[str, Summary]], label: Column, data: Data) -> None:
+    if "train" not in sides:
+        raise DataError("no row is left to train on", where=data.source)
+    if data.test and "test" not in sides:
+        raise DataError("no row is left to test on", where=data.test)
+    found = sides["train"][label.name]
+    if isinstance(found, Moments):
+        if found.minimum == found.maximum:
+            raise _one_class(label, found.minimum, data)
+        return
+    if len(found.values) < 2:
+        raise _one_class(label, next(iter(found.values)), data)
+    tested = sides["test"][label.name] if "test" in sides else Counts()
+    assert isinstance(tested, Counts)
+    if strange := sorted(set(tested.values) - set(found.values)):
+        raise DataError(
+            f"`{strange[0]}` is a class of the test file only",
+            where=f"{data.test}, column {label.name}",
+            expected=f"one of {', '.join(sorted(found.values)[:10])}",
+            hint="map other spellings under `data.clean.replace`",
+        )
+
+
+def _one_class(label: Column, value: object, data: Data) -> DataError:
+    return DataError(
+        f"every row has the label `{value}`",
+        where=f"{data.source}, column {label.name}",
+        expected="two classes or more, or different values",
+        hint="check `data.label`",
+    )

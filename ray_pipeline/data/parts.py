@@ -1,0 +1,119 @@
+"""Ray Data in one place: quiet, its errors as ours, and one task per part of a dataset."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.data import Dataset
+from ray.exceptions import RayTaskError
+from upath import UPath
+
+from ray_pipeline.errors import DataError, PipelineError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ARROW: dict[str, Any] = {
+    "batch_format": "pyarrow",
+    "batch_size": None,
+    "zero_copy_batch": True,
+}
+"""`map_batches` of whole blocks, without a copy."""
+
+
+def quiet() -> None:
+    """Leave the terminal to the project's own progress display, and errors as they were raised.
+
+    Ray Data still writes its log to the session's files.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.ERROR)
+
+
+def pieced(items: Sequence[Any], work: Callable[[Any], Iterable[pa.Table]]) -> Dataset:
+    """The tables that `work` yields for each item, one task per item."""
+    quiet()
+    indices = [{"item": index} for index in range(len(items))]
+    return ray.data.from_items(indices, override_num_blocks=len(items)).map_batches(
+        partial(_worked, items=items, work=work),
+        batch_format="pyarrow",
+        batch_size=1,
+        zero_copy_batch=True,
+    )
+
+
+def _worked(
+    batch: pa.Table, items: Sequence[Any], work: Callable[[Any], Iterable[pa.Table]]
+) -> Iterable[pa.Table]:
+    yield from work(items[batch["item"][0].as_py()])
+
+
+def results(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+    """`work(item)` for each item, in order: one task each, one execution in all."""
+    numbered = list(enumerate(items))
+    found = collected(pieced(numbered, partial(_result, work=work)))
+    return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+
+
+def _result(numbered: tuple[int, Any], work: Callable[[Any], Any]) -> Iterable[dict[str, Any]]:
+    index, item = numbered
+    yield boxed((index, work(item)))
+
+
+def boxed(value: Any) -> dict[str, Any]:
+    """A batch of one row that holds any Python object; `collected` takes it out again."""
+    box = np.empty(1, dtype=object)
+    box[0] = value
+    return {"value": box}
+
+
+def collected(dataset: Dataset) -> list[Any]:
+    """The objects of a dataset of `boxed` batches, brought to the driver."""
+    return [row["value"] for row in executed(dataset.take_all)]
+
+
+def executed(run: Callable[[], Result]) -> Result:
+    """`run()`, which executes a dataset; an error of ours in a task is raised as itself."""
+    try:
+        return run()
+    except RayTaskError as error:
+        if isinstance(error.cause, PipelineError):
+            raise error.cause from None
+        raise
+
+
+def written(table: pa.Table, path: UPath) -> None:
+    """Write a table as one parquet file, on any file system; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        pq.write_table(table, file)
+
+
+def read(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+
+
+def files(folder: UPath) -> list[UPath]:
+    """The parquet files of a folder in the order of their names; none where it does not exist."""
+    return sorted(folder.glob("*.parquet"), key=str) if folder.exists() else []
+
+
+def existing_files(folder: UPath) -> list[UPath]:
+    """The parquet files of a folder. Raises DataError where there is none."""
+    if found := files(folder):
+        return found
+    raise DataError("there are no rows", where=str(folder), expected="parquet files")

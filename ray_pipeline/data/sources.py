@@ -1,0 +1,213 @@
+"""The files that a location names, their formats, and the pieces in which they are read."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Literal, cast
+
+from upath import UPath
+
+from ray_pipeline.data import parts
+from ray_pipeline.errors import DataError
+from ray_pipeline.job import Data
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+
+FORMATS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+PIECE_BYTES = 64 << 20
+"""Larger text files are read in pieces of this size."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a file: the lines that begin in [start, end), or the whole file without an `end`.
+
+    `lines` is the number of lines that begin before `start`.
+    """
+
+    path: UPath
+    format: Format
+    start: int = 0
+    end: int | None = None
+    lines: int = 0
+
+
+def listed(location: str) -> list[UPath]:
+    """The files of a file, folder, glob or fsspec URI, in the order of their names.
+
+    A folder is searched to its depth, without names that begin with `.` or `_`.
+
+    Raises:
+        DataError: nothing is there, or a file is empty.
+    """
+    root = UPath(location)
+    paths = _found(root)
+    if not paths:
+        raise DataError("there is no such file", where=location, hint=_nearest(root))
+    found = [(path, path.stat().st_size) for path in paths]
+    if empty := [path for path, size in found if not size]:
+        raise DataError("the file is empty", where=str(empty[0]), expected="rows of data")
+    return paths
+
+
+def _found(root: UPath) -> list[UPath]:
+    fs, path = root.fs, root.path
+    if any(mark in path for mark in "*?[") and not fs.exists(path):
+        names = [name for name in fs.glob(path) if fs.isfile(name)]
+    elif fs.isdir(path):
+        names = [name for name in fs.find(path) if not _hidden(name.removeprefix(path))]
+    else:
+        names = [path] if fs.exists(path) else []
+    return [_like(root, str(name)) for name in sorted(names)]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/") if part)
+
+
+def _like(root: UPath, name: str) -> UPath:
+    """The path called `name` on the file system of `root`."""
+    if root.protocol in {"", "file"}:
+        return UPath(name)
+    return UPath(str(root.fs.unstrip_protocol(name)), **root.storage_options)
+
+
+def _nearest(root: UPath) -> str:
+    parent = root.parent
+    if not parent.is_dir():
+        return f"there is no folder `{parent}` either; paths are relative to the job file"
+    names = [path.name for path in parent.iterdir()]
+    near = difflib.get_close_matches(root.name, names, 1)
+    return f"did you mean `{near[0]}`?" if near else "paths are relative to the job file"
+
+
+def files(data: Data) -> list[UPath]:
+    """The files of the job's source, then those of its test file. Raises DataError as `listed`."""
+    return listed(data.source) + (listed(data.test) if data.test else [])
+
+
+def fingerprint(data: Data) -> str:
+    """A digest of what the input files are: their names, sizes and times, by fsspec's `ukey`.
+
+    Raises:
+        DataError: a file is missing or empty, or a glob matches nothing.
+    """
+    kept = [[str(path), path.fs.ukey(path.path)] for path in files(data)]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def format_of(path: UPath, data: Data) -> Format:
+    """The format the job gives, else what the file's extension says, else CSV."""
+    if data.format != "auto":
+        return data.format
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSED]
+    return FORMATS.get(suffixes[-1], "csv") if suffixes else "csv"
+
+
+def opened(path: UPath) -> IO[bytes]:
+    """The file's bytes, decompressed where its extension says that it is compressed."""
+    return cast(IO[bytes], path.fs.open(path.path, "rb", compression="infer"))
+
+
+def pieces(paths: list[UPath], data: Data, size: int = PIECE_BYTES) -> list[Piece]:
+    """What one task each reads: whole files, and large uncompressed text files by ranges of bytes.
+
+    Lines are counted first, so that a row keeps its number. A delimited file with a quote anywhere
+    is one piece: only a reader that began at its start knows which line ends are inside quotes.
+    """
+    whole = [Piece(path, format_of(path, data)) for path in paths]
+    ranges = [
+        Piece(piece.path, piece.format, start, start + size)
+        for piece in whole
+        if _splittable(piece) and piece.path.stat().st_size >= 2 * size
+        for start in range(0, piece.path.stat().st_size, size)
+    ]
+    counted = dict(zip(ranges, parts.results(ranges, _counted), strict=True)) if ranges else {}
+    return [part for piece in whole for part in _ranged(piece, counted) or [piece]]
+
+
+def _splittable(piece: Piece) -> bool:
+    return piece.format != "parquet" and piece.path.suffix.lower() not in COMPRESSED
+
+
+def _counted(piece: Piece) -> tuple[int, bool]:
+    """How many line ends are in the piece's range of bytes, and whether a quote is."""
+    with opened(piece.path) as file:
+        file.seek(piece.start)
+        text = file.read(cast(int, piece.end) - piece.start)
+    return text.count(b"\n"), b'"' in text
+
+
+def _ranged(whole: Piece, counted: dict[Piece, tuple[int, bool]]) -> list[Piece]:
+    mine = [(piece, *counts) for piece, counts in counted.items() if piece.path == whole.path]
+    if whole.format != "jsonl" and any(quoted for _, _, quoted in mine):
+        return []
+    lines, ranged = 0, []
+    for piece, ends, _ in mine:
+        ranged.append(Piece(piece.path, piece.format, piece.start, piece.end, lines))
+        lines += ends
+    return ranged
+
+
+def lines_of(piece: Piece) -> tuple[bytes, int]:
+    """The lines that begin in a ranged piece, and how many lines of the file come before them."""
+    assert piece.end is not None, "a whole file is read as a stream"
+    with opened(piece.path) as file:
+        before = piece.lines
+        if piece.start:
+            file.seek(piece.start - 1)
+            skipped = file.readline()  # b"\n" alone if a line begins exactly at `start`
+            before += len(skipped) > 1
+        begin = piece.start - 1 + len(skipped) if piece.start else 0
+        if begin >= piece.end:
+            return b"", before
+        text = file.read(piece.end - begin)
+        if not text.endswith(b"\n"):
+            text += file.readline()
+    return text, before
+
+
+def chunks_of_lines(piece: Piece, size: int) -> Iterator[tuple[list[bytes], int]]:
+    """The piece's lines in chunks of about `size` bytes, with the number of lines before each."""
+    if piece.end is not None:
+        text, before = lines_of(piece)
+        yield text.splitlines(), before
+        return
+    before = 0
+    with opened(piece.path) as file:
+        while lines := file.readlines(size):
+            yield lines, before
+            before += len(lines)
+
+
+def checked_names(names: list[str], wanted: Any, where: str) -> None:
+    """Raises DataError where a name stands twice, or one of `wanted` is not there."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(
+                f"two columns are called `{name}`", where=where, hint="give each its own name"
+            )
+        seen.add(name)
+    for name in wanted:
+        if name not in seen:
+            near = difflib.get_close_matches(name, names, 1)
+            raise DataError(
+                f"no column is called `{name}`",
+                where=where,
+                expected=f"one of {', '.join(names)}",
+                hint=f"did you mean `{near[0]}`?" if near else "",
+            )
