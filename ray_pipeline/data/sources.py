@@ -82,7 +82,8 @@ def _like(root: UPath, name: str) -> UPath:
     """The path called `name` on the file system of `root`."""
     if root.protocol in {"", "file"}:
         return UPath(name)
-    return UPath(str(root.fs.unstrip_protocol(name)), **root.storage_options)
+    found: UPath = UPath(str(root.fs.unstrip_protocol(name)), **root.storage_options)
+    return found
 
 
 def _nearest(root: UPath) -> str:
