@@ -89,5 +89,5 @@ class Halving(ASHAScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_error(tune_controller, trial)
-        last_line = Path(trial.error_file).read_text().strip().splitlines()[-1]
-        self.journal.end(trial.trial_id, trial.config, "failed", last_line)
+        error = loop.error_line(Path(trial.error_file).read_text())
+        self.journal.end(trial.trial_id, trial.config, "failed", error)

@@ -226,6 +226,12 @@ def write_whole(path: UPath, content: bytes) -> None:
         path.write_bytes(content)  # object stores put a whole object or none
 
 
+def error_line(traceback: str) -> str:
+    """The line of a traceback's text that says what went wrong: the last that is not indented."""
+    lines = [line for line in traceback.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[-1].removeprefix("ray_pipeline.errors.") if lines else ""
+
+
 def loaded(folder: UPath) -> Record | None:
     """The folder's checkpoint, if there is one."""
     path = folder / CHECKPOINT

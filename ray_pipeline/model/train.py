@@ -140,8 +140,9 @@ def _fitted(setup: loop.Setup, workers: int) -> Record:
     except PipelineError:
         raise
     except Exception as error:
-        last_line = (str(error).strip() or repr(error)).splitlines()[-1]
-        raise TrainingError(f"training failed: {last_line}", where="train") from error
+        raise TrainingError(
+            f"training failed: {loop.error_line(str(error)) or repr(error)}", where="train"
+        ) from error
     result: Record = fitted.return_value
     if "error" in result:
         raise result["error"]

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import optuna
+import prepared_rows
+import pytest
+from upath import UPath
+
+from ray_pipeline.errors import TrainingError
+from ray_pipeline.job import Model, Range, Train, Tune
+from ray_pipeline.model import search, tune
+
+MODEL = Model(width=16, frequencies=0)
+TRAIN = Train(batch_size=64, learning_rate=1e-2)
+SPACE = {"model.width": {"choice": [4, 16]}, "train.learning_rate": {"log_uniform": [1e-5, 1e-1]}}
+SETTINGS = Tune.model_validate({"trials": 6, "epochs": 3, "parallel": 2, "space": SPACE})
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    return prepared_rows.written(UPath(tmp_path_factory.mktemp("tune") / "features"))
+
+
+def searched(features, folder, settings=SETTINGS):
+    out, work = UPath(folder) / "out", UPath(folder) / "out" / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    events: list[dict[str, object]] = []
+    lock = threading.Lock()  # whoever follows the progress need not pickle
+
+    def progress(event):
+        with lock:
+            events.append(event)
+
+    record = tune.write(features, MODEL, TRAIN, settings, out, work=work, progress=progress)
+    return record, out, events
+
+
+@pytest.fixture(scope="module")
+def found(features, ray_cluster, tmp_path_factory):
+    return searched(features, tmp_path_factory.mktemp("found"))
+
+
+def trials_in(out: UPath) -> list[dict[str, object]]:
+    return json.loads((out / "trials.json").read_text())
+
+
+def test_the_best_trial_is_the_one_with_the_lowest_loss(found):
+    record, out, _ = found
+    trials = trials_in(out)
+    best = min(trials, key=lambda trial: trial["validation_loss"])
+    assert tune.best(out) == best["settings"] == record["best"]
+    assert (record["score"], record["validation_loss"]) == (best["score"], best["validation_loss"])
+    assert best["score"] > 0.85
+
+
+def test_each_trial_is_told_whole(found):
+    record, out, events = found
+    trials = trials_in(out)
+    assert len(trials) == record["trials"] == 6
+    assert record["complete"] + record["stopped"] == 6
+    for trial in trials:
+        assert trial["settings"].keys() == SPACE.keys()
+        assert trial["epochs"] == len(trial["history"]) >= 1
+        assert (trial["state"] == "complete") == (trial["epochs"] == 3)
+        lowest = min(trial["history"], key=lambda epoch: epoch["validation_loss"])
+        assert trial["validation_loss"] == lowest["validation_loss"]
+        assert trial["score"] == lowest["score"]
+    assert [event["trial"] for event in events] == [1, 2, 3, 4, 5, 6]
+    assert events[-1]["best"] == record["score"]
+
+
+def test_poor_trials_are_stopped_early(found):
+    trials = trials_in(found[1])
+    first = {
+        state: [t["history"][0]["validation_loss"] for t in trials if t["state"] == state]
+        for state in ("complete", "stopped")
+    }
+    assert first["complete"]
+    assert first["stopped"]
+    assert min(first["complete"]) < min(first["stopped"])
+
+
+def test_the_jobs_own_settings_are_tried(found):
+    own = {"model.width": 16, "train.learning_rate": 1e-2}
+    assert own in [trial["settings"] for trial in trials_in(found[1])]
+
+
+def test_failed_trials_are_kept_and_not_fatal(features, ray_cluster, tmp_path):
+    space = {"model.name": {"choice": ["mlp", "no_such_model"]}}
+    settings = SETTINGS.model_copy(
+        update={"trials": 4, "epochs": 1, "space": {k: Range(**v) for k, v in space.items()}}
+    )
+    record, out, events = searched(features, tmp_path, settings)
+    failed = [trial for trial in trials_in(out) if trial["state"] == "failed"]
+    assert failed
+    assert record["failed"] == len(failed) < 4
+    assert all("no_such_model" in trial["error"] for trial in failed)
+    assert record["best"] == {"model.name": "mlp"}
+    assert len(events) == 4
+
+
+def test_a_search_without_a_usable_trial_says_why(features, ray_cluster, tmp_path):
+    space = {"model.name": Range(choice=("no_such_model",))}
+    settings = SETTINGS.model_copy(update={"trials": 2, "epochs": 1, "space": space})
+    with pytest.raises(TrainingError, match=r"all 2 trials failed.*no_such_model"):
+        searched(features, tmp_path, settings)
+
+
+KILLED = """
+import os, signal, sys
+import ray
+from upath import UPath
+from ray_pipeline.job import Model, Train, Tune
+from ray_pipeline.model import tune
+
+def progress(event):
+    if event["trial"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+features, model, train, search, out = sys.argv[1:]
+tune.write(UPath(features), Model.model_validate_json(model), Train.model_validate_json(train),
+           Tune.model_validate_json(search), UPath(out),
+           work=UPath(out) / "work", progress=progress)
+"""
+
+
+def test_a_killed_search_runs_only_what_is_left(features, ray_cluster, tmp_path):
+    out = tmp_path / "out"
+    (out / "work").mkdir(parents=True)
+    settings = [part.model_dump_json() for part in (MODEL, TRAIN, SETTINGS)]
+    command = [sys.executable, "-c", KILLED, str(features), *settings, str(out)]
+    killed = subprocess.run(command, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = json.loads((out / "work" / "trials.json").read_text())
+    assert len(before) == 3
+    record, done, events = searched(features, tmp_path)
+    assert record["trials"] == 6
+    assert [event["trial"] for event in events] == [4, 5, 6]
+    assert trials_in(done)[:3] == before
+    settings_tried = [json.dumps(trial["settings"]) for trial in trials_in(done)]
+    assert len(set(settings_tried)) == 6
+
+
+def test_settings_found_are_put_in_their_places():
+    model, train = tune.apply({"model.width": 8, "train.clip": 2.0}, MODEL, TRAIN)
+    assert model == MODEL.model_copy(update={"width": 8})
+    assert train == TRAIN.model_copy(update={"clip": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("range_", "expected", "inside", "outside"),
+    [
+        (Range(choice=("a", 2)), optuna.distributions.CategoricalDistribution(("a", 2)), "a", "b"),
+        (Range(integer=(1, 3)), optuna.distributions.IntDistribution(1, 3), 3, 4),
+        (Range(uniform=(0, 0.5)), optuna.distributions.FloatDistribution(0, 0.5), 0.0, 0.6),
+        (
+            Range(log_uniform=(1e-3, 1)),
+            optuna.distributions.FloatDistribution(1e-3, 1, log=True),
+            1e-3,
+            1e-4,
+        ),
+    ],
+)
+def test_a_range_is_optunas_distribution(range_, expected, inside, outside):
+    assert search.distribution(range_) == expected
+    assert search.contains(range_, inside)
+    assert not search.contains(range_, outside)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import statistics as stats
+import time
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Job, Model
+from ray_pipeline.model import zoo
+
+INPUTS = zoo.Inputs(numbers=3, categories=(4, 7, 3), outputs=2)
+
+
+def rows(inputs: zoo.Inputs, count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    columns = [torch.randint(size, (count, 1), generator=generator) for size in inputs.categories]
+    categories = torch.cat(columns, 1) if columns else torch.empty(count, 0, dtype=torch.int64)
+    return torch.randn(count, inputs.numbers, generator=generator), categories
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+@pytest.mark.parametrize("frequencies", [0, 4])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        INPUTS,
+        zoo.Inputs(numbers=0, categories=(4, 7), outputs=3),
+        zoo.Inputs(numbers=2, categories=(), outputs=1),
+    ],
+)
+def test_every_network_gives_logits_for_any_mix_of_columns(name, frequencies, inputs):
+    network = zoo.build(Model(name=name, frequencies=frequencies, width=8), inputs).eval()
+    assert network(*rows(inputs)).shape == (5, inputs.outputs)
+
+
+def test_categories_are_looked_up_each_in_its_own_part_of_the_table():
+    network = zoo.build(Model(frequencies=0, embedding=6), INPUTS)
+    numbers, categories = rows(INPUTS)
+    table = network.embedded.table.weight.split(INPUTS.categories)
+    expected = [numbers, *(part[categories[:, c]] for c, part in enumerate(table))]
+    torch.testing.assert_close(network.embedded(numbers, categories), torch.cat(expected, 1))
+
+
+def test_numbers_are_embedded_by_sines_and_cosines():
+    model = Model(frequencies=5, embedding=6)
+    waves = zoo.Waves(3, model)
+    numbers = rows(INPUTS)[0].numpy()
+    frequencies = waves.frequencies.detach().numpy()
+    weight, bias = (p.detach().numpy() for p in waves.mixed.parameters())
+    angles = np.einsum("nf,fk->nfk", numbers, frequencies)
+    mixed = np.concatenate([np.cos(angles), np.sin(angles)], 2) @ weight.T + bias
+    expected = np.maximum(mixed, 0).reshape(len(numbers), -1)
+    np.testing.assert_allclose(waves(torch.tensor(numbers)).detach(), expected, atol=1e-5)
+
+
+def test_the_frequencies_start_at_the_scale_asked_for():
+    waves = zoo.Waves(50, Model(frequencies=100, frequency_scale=3.0))
+    assert float(waves.frequencies.detach().std()) == pytest.approx(2 * np.pi * 3.0, rel=0.05)
+
+
+def test_a_residual_block_adds_to_what_it_is_given():
+    network = zoo.build(Model(name="resnet", width=8, depth=2), INPUTS).eval()
+    numbers, categories = rows(INPUTS)
+    with torch.no_grad():
+        for block in network.blocks:
+            block[4].weight.zero_()
+            block[4].bias.zero_()
+        without_blocks = network.head(network.first(network.embedded(numbers, categories)))
+        torch.testing.assert_close(network(numbers, categories), without_blocks)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_it_exports_to_onnx_for_any_number_of_rows_and_answers_at_once(name, tmp_path):
+    network = zoo.build(Model(name=name, width=32), INPUTS).eval()
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(
+        network,
+        rows(INPUTS),
+        path,
+        input_names=["numbers", "categories"],
+        dynamic_shapes=({0: "rows"}, {0: "rows"}),
+        opset_version=20,
+        dynamo=True,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for count in (1, 7):
+        numbers, categories = rows(INPUTS, count)
+        feed = {"numbers": numbers.numpy(), "categories": categories.numpy()}
+        found = session.run(None, feed)[0]
+        np.testing.assert_allclose(found, network(numbers, categories).detach(), atol=1e-5)
+    single = {name: values[:1] for name, values in feed.items()}
+    seconds = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        session.run(None, single)
+        seconds.append(time.perf_counter() - begun)
+    assert stats.median(seconds) < 0.001
+
+
+def mine(model: Model, inputs: zoo.Inputs) -> torch.nn.Module:
+    return zoo.Mlp(model, inputs)
+
+
+def no_module(model: Model, inputs: zoo.Inputs) -> str:
+    return "not a network"
+
+
+def test_a_network_of_the_users_own_is_found_by_its_path():
+    assert isinstance(zoo.build(Model(name=f"{__name__}:mine"), INPUTS), zoo.Mlp)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("forest", "no model is called `forest`"),
+        ("nowhere:at_all", "cannot be imported"),
+        (f"{__name__}:missing", "cannot be imported"),
+        (f"{__name__}:no_module", "returned str"),
+    ],
+)
+def test_a_wrong_name_says_what_would_be_right(name, message):
+    with pytest.raises(JobError, match=message) as caught:
+        zoo.build(Model(name=name), INPUTS)
+    assert caught.value.where == "model.name"
+    assert caught.value.expected
+
+
+def test_nothing_to_learn_from_is_an_error():
+    with pytest.raises(JobError, match="no feature column"):
+        zoo.build(Model(), zoo.Inputs(numbers=0, categories=(), outputs=2))
+
+
+def test_the_code_digest_follows_the_users_file(tmp_path, monkeypatch):
+    def digest(name: str) -> str:
+        job = {"name": "x", "data": {"source": "x", "label": "y"}, "model": {"name": name}}
+        return zoo.code_digest(Job.model_validate(job))
+
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "a_users_network.py"
+    file.write_text("one = 1")
+    before = digest("a_users_network:build")
+    assert before == digest("a_users_network:other")
+    file.write_text("two = 2")
+    assert digest("a_users_network:build") != before
+    assert digest("mlp") == ""
+    with pytest.raises(JobError, match="there is no module"):
+        digest("there_is.nothing:here")
