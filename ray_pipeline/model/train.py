@@ -15,11 +15,12 @@ import pyarrow.fs as pafs
 import ray
 import ray.data
 import ray.train
-import safetensors.torch
 from ray.data import ExecutionOptions
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
+from safetensors.torch import load as tensors
+from safetensors.torch import save as tensor_bytes
 from torch import nn
 from upath import UPath
 
@@ -86,7 +87,7 @@ def load(trained: UPath) -> nn.Module:
     network = zoo.build(
         Model.model_validate(described["model"]), zoo.Inputs.model_validate(described["inputs"])
     )
-    network.load_state_dict(safetensors.torch.load((trained / "model.safetensors").read_bytes()))
+    network.load_state_dict(tensors((trained / "model.safetensors").read_bytes()))
     return network.eval()
 
 
@@ -100,7 +101,7 @@ def _written(setup: loop.Setup, out: UPath) -> Record:
     assert state is not None, "training ended without a checkpoint"
     history = state["history"]
     best = history[loop.best_epoch(history)]
-    (out / "model.safetensors").write_bytes(safetensors.torch.save(state["best"]))
+    (out / "model.safetensors").write_bytes(tensor_bytes(state["best"]))
     described = {
         "model": setup.model.model_dump(mode="json"),
         "inputs": loop.inputs(setup.statistics).model_dump(mode="json"),
