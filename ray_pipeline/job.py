@@ -30,7 +30,10 @@ class Settings(BaseModel):
 
     def without(self, *sections: str) -> Self:
         """The same settings with `sections` at their defaults: for what does not read them."""
-        defaults = {name: type(self).model_fields[name].get_default() for name in sections}
+        defaults = {
+            name: type(self).model_fields[name].get_default(call_default_factory=True)
+            for name in sections
+        }
         return self.model_copy(update=defaults)
 
 

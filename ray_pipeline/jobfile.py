@@ -164,8 +164,14 @@ def _existing(location: Iterable[str | int], raw: dict[str, Any]) -> Location:
         inside = part in here if isinstance(here, dict) else isinstance(part, int)
         if inside or part in _keys_at(kept):
             kept = (*kept, part)
-            here = here[part] if inside and isinstance(here, dict | list) else None
+            here = _at(here, part)
     return kept
+
+
+def _at(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, list) and isinstance(part, int) else None
 
 
 def _keys_at(location: Location) -> list[str]:

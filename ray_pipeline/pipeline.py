@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from ray_pipeline import report, runs, tracking
@@ -9,7 +10,7 @@ from ray_pipeline.data import clean, collect, features, split
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import UsageError
 from ray_pipeline.job import Job
-from ray_pipeline.model import evaluate, train, tune, zoo
+from ray_pipeline.model import evaluate, train, tune, warm, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 
 STAGES = ("clean", "split", "features", "tune", "train", "evaluate", "export", "deploy")
@@ -18,7 +19,7 @@ STAGES = ("clean", "split", "features", "tune", "train", "evaluate", "export", "
 def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
     """The record of running `job`, as far as the stage `until` if one is given.
 
-    Stages that an earlier run stored are not made again. Whatever happens, the run's record and
+    Stages that an earlier run stored are not made again. However it ends, the run's record and
     its page are written and MLflow is told.
 
     Raises:
@@ -27,14 +28,17 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"no stage is called `{until}`", expected=", ".join(STAGES))
-    with tracking.following(job.name, job.storage) as tracker, runs.opened(job, watcher) as current:
-        try:
+    with tracking.following(job.storage) as tracker:
+
+        def told(ended: Run) -> None:
+            report.write(ended.record, ended.folder)
+            tracker.log(ended.record, ended.folder)
+
+        with runs.opened(job, watcher, at_end=told) as current:
+            current.record["report"] = str(current.folder / "report.html")
             for stage in path(current):
                 if stage.name == until:
                     break
-        finally:
-            report.write(current.record, current.folder)
-            tracker.log(current.record, current.folder)
     return current.record
 
 
@@ -43,7 +47,9 @@ def path(run: Run) -> Iterator[Stage]:
     job, record = run.job, run.record
     data = job.data
     schema = collect.schema(data)
+    evaluate.check(job.evaluate, schema)
     record["schema"] = schema.model_dump(mode="json")
+    warm.start()
 
     yield (
         cleaned := run.stage(
@@ -61,9 +67,12 @@ def path(run: Run) -> Iterator[Stage]:
     if job.tune is not None:
         searched = run.stage("tune", tune.write, prepared, model, training, job.tune, depends=code)
         yield searched
+        record["trials"] = json.loads((searched.path / "trials.json").read_text())
         model, training = tune.apply(tune.best(searched.path), model, training)
 
     yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
+
+    record["history"] = json.loads((trained.path / "history.json").read_text())
 
     judged = run.stage(
         "evaluate",
@@ -97,4 +106,4 @@ def path(run: Run) -> Iterator[Stage]:
     record["bundle"] = str(bundle)
 
     yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
-    record["endpoint"] = live.record["endpoint"]
+    record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}

@@ -151,11 +151,14 @@ class Run:
 
 
 @contextmanager
-def opened(job: Job, watcher: Watcher) -> Iterator[Run]:
+def opened(
+    job: Job, watcher: Watcher, at_end: Callable[[Run], object] | None = None
+) -> Iterator[Run]:
     """A run of `job`: the one that was interrupted, or else a new one.
 
-    Its record ends as done, refused or failed; a killed driver leaves `running`, which the next
-    run of the same job file finds and continues, under the same id.
+    Its record ends as done, refused or failed, which `at_end` is called to tell of; a killed
+    driver leaves `running`, which the next run of the same job file finds and continues, under
+    the same id.
 
     Raises:
         JobError: another run of this job is going on.
@@ -175,6 +178,8 @@ def opened(job: Job, watcher: Watcher) -> Iterator[Run]:
             raise
         finally:
             run.save()
+            if at_end:
+                at_end(run)
 
 
 def listed(storage: str, job: str | None = None) -> list[Record]:
