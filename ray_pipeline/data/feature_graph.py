@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ray_pipeline.data import quantiles
 from ray_pipeline.data.statistics import (
     FIRST_VALUE,
+    LARGEST_SCORE,
     MISSING,
     UNKNOWN,
     CategoryStatistics,
@@ -119,7 +120,9 @@ def _numbers(build: _Build, statistics: Statistics, out: str) -> None:
 def _standardised(build: _Build, columns: Sequence[NumberStatistics], values: str) -> str:
     means = build.constant([column.mean for column in columns])
     deviations = build.constant([column.deviation or 1.0 for column in columns])
-    return build.node("Div", build.node("Sub", values, means), deviations)
+    scores = build.node("Div", build.node("Sub", values, means), deviations)
+    bounds = [build.constant(bound) for bound in (-LARGEST_SCORE, LARGEST_SCORE)]
+    return build.node("Clip", scores, *bounds)
 
 
 def _scored(build: _Build, columns: Sequence[NumberStatistics], values: str) -> str:

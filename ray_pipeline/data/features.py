@@ -17,6 +17,7 @@ from ray_pipeline.data import fitting, parts, quantiles
 from ray_pipeline.data.quantiles import Doubles
 from ray_pipeline.data.statistics import (
     FIRST_VALUE,
+    LARGEST_SCORE,
     MISSING,
     UNKNOWN,
     CategoryStatistics,
@@ -142,10 +143,16 @@ def _numbers(
 
 def _scaling(column: NumberStatistics) -> Callable[[Doubles], Doubles]:
     if not column.knots:
-        return lambda values: (values - column.mean) / (column.deviation or 1.0)
+        return partial(_standardised, column=column)
     knots, targets = np.array(column.knots), np.array(column.targets)
     rise = quantiles.slopes(knots, targets)
     return lambda values: quantiles.scored(values, knots, targets, rise)
+
+
+def _standardised(values: Doubles, column: NumberStatistics) -> Doubles:
+    with np.errstate(over="ignore"):
+        scores: Doubles = (values - column.mean) / (column.deviation or 1.0)
+    return scores.clip(-LARGEST_SCORE, LARGEST_SCORE)
 
 
 def _codes(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 KNOTS = 256
+_LARGEST = 1e290  # so that no difference between a double and a knot overflows
 _TAIL = 1e-7  # scikit-learn's BOUNDS_THRESHOLD: scores stay within ±5.2
 _NORMAL = NormalDist()
 
@@ -30,7 +31,7 @@ def fitted_knots(values: Doubles) -> tuple[Doubles, Doubles]:
     """
     if not len(values):
         return np.zeros(1), np.zeros(1)
-    ordered = np.sort(values)
+    ordered = np.sort(values.clip(-_LARGEST, _LARGEST))
     knots = np.unique(ordered)
     if len(knots) > KNOTS:
         places = np.rint(_probabilities() * (len(ordered) - 1)).astype(np.int64)
@@ -56,8 +57,13 @@ def _scores(probabilities: Doubles) -> Doubles:
 
 
 def slopes(knots: Doubles, targets: Doubles) -> Doubles:
-    """The slope [K] after each knot; 0 after the last, so that larger values score as it does."""
-    return np.append(np.diff(targets) / np.diff(knots), 0.0)
+    """The slope [K] after each knot; 0 after the last, so that larger values score as it does.
+
+    Between knots too close for a finite slope there is a step.
+    """
+    with np.errstate(over="ignore"):
+        rise = np.diff(targets) / np.diff(knots)
+    return np.append(np.where(np.isfinite(rise), rise, 0.0), 0.0)
 
 
 def scored(values: Doubles, knots: Doubles, targets: Doubles, rise: Doubles) -> Doubles:

@@ -60,8 +60,8 @@ def _header(path: UPath, delimiter: str) -> list[str]:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
             names: list[str] = next(csv.reader(text, delimiter=delimiter), [])
-        except UnicodeDecodeError:
-            raise _not_utf8(path) from None
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, error) from None
     if not names:
         raise DataError("the file has no header", where=str(path), hint="set `data.header: false`")
     return names
@@ -144,19 +144,18 @@ def _errors(names: Sequence[str], rows: Sequence[_Bad]) -> pa.Table:
 
 
 def _unreadable(path: UPath, error: Exception) -> DataError:
+    """What to say of a file that the parser gave up on."""
     with sources.opened(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError:
-                return _not_utf8(path, number)
+                return DataError(
+                    f"line {number} is not UTF-8 text",
+                    where=str(path),
+                    hint="convert the file, say with iconv",
+                )
     return DataError(f"the file cannot be parsed: {error}", where=str(path))
-
-
-def _not_utf8(path: UPath, line: int = 1) -> DataError:
-    return DataError(
-        f"line {line} is not UTF-8 text", where=str(path), hint="convert the file, say with iconv"
-    )
 
 
 def json_names(path: UPath, data: Data) -> list[str]:

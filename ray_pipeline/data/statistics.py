@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 MISSING, UNKNOWN, FIRST_VALUE = 0, 1, 2
 """Category indices: 0 no value, 1 a value not seen in training, 2… `CategoryStatistics.values`."""
 
+LARGEST_SCORE = 1e4
+"""Bound on a standardised number's size; no training value of fewer than 10^8 rows reaches it."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

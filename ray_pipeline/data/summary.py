@@ -20,6 +20,8 @@ from ray_pipeline.schema import Column
 MOST_VALUES = 100_000
 """Different values of a column that one task counts; beyond them only the most frequent."""
 TOP = 10
+LARGEST = 1e140
+"""Numbers beyond count as this in means and deviations, whose squares must stay finite."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Moments:
         missing = len(values) - len(finite)
         if not len(finite):
             return cls(missing=missing)
-        mean = float(finite.mean())
-        squares = float(np.square(finite - mean).sum())
+        held = finite.clip(-LARGEST, LARGEST)
+        mean = float(held.mean())
+        squares = float(np.square(held - mean).sum())
         return cls(len(finite), mean, squares, float(finite.min()), float(finite.max()), missing)
 
     def __add__(self, other: Moments) -> Moments:
