@@ -1,0 +1,276 @@
+"""A real endpoint behind HAProxy: released, replaced under load, refused where it must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from upath import UPath
+
+from ray_pipeline import bundle as bundles
+from ray_pipeline import cluster
+from ray_pipeline.bundle import Bundle
+from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.ports import free_ports
+
+DEPLOY = """
+import json, sys
+from ray_pipeline import cluster
+from ray_pipeline.deploy import release
+from ray_pipeline.errors import PipelineError
+from ray_pipeline.job import Serve
+path, settings = sys.argv[1:]
+cluster.connect()
+try:
+    print(json.dumps([release.deploy(path, "model", Serve.model_validate_json(settings)),
+                      release.endpoints()]))
+except PipelineError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+class Site:
+    """A cluster of its own with one endpoint, as the commands make them."""
+
+    def __init__(self, home):
+        self.environment = {
+            **{key: text for key, text in os.environ.items() if not key.startswith("RAY_")},
+            "RAY_PIPELINE_HOME": str(home),
+        }
+        self.port = free_ports(1)[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.home = home
+
+    @property
+    def key(self):
+        return (self.home / "key").read_text().strip()
+
+    def deploy(self, bundle: Bundle, **settings):
+        done = self.tried(bundle, **settings)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def tried(self, bundle: Bundle, **settings):
+        chosen = {"port": self.port, "replicas": {"min": 1, "max": 1}, "cpus": 0.2, **settings}
+        return subprocess.run(
+            [sys.executable, "-c", DEPLOY, str(bundle.path), json.dumps(chosen)],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=120,
+            check=False,
+        )
+
+    def predict(self, row):
+        headers = {"X-API-Key": self.key}
+        return httpx.post(f"{self.url}/model/predict", json={"rows": [row]}, headers=headers)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_PIPELINE_HOME", str(home))
+        yield Site(home)
+        cluster.down()
+
+
+@pytest.fixture(scope="module")
+def released(site, classifier):
+    """The first release of all, which starts the cluster and Serve."""
+    return site.deploy(classifier.bundle)
+
+
+@pytest.fixture(scope="module")
+def row(classifier):
+    return example_row(classifier.bundle)
+
+
+def another_version(made: Bundle, folder, version: str) -> Bundle:
+    folder.mkdir()
+    files = {name: (made.path / name).read_bytes() for name in made.manifest.files}
+    manifest = dataclasses.replace(made.manifest, version=version, files={}, digest="0" * 64)
+    bundles.write(UPath(folder), manifest, files)
+    return bundles.opened(folder)
+
+
+def test_it_answers_and_is_listed(site, released, classifier, row):
+    live, listed = released
+    assert live["endpoint"] == f"{site.url}/model/predict"
+    assert not live["unchanged"]
+    answer = site.predict(row)
+    assert answer.status_code == 200
+    assert answer.json()["version"] == classifier.bundle.manifest.version
+    assert [(one["name"], one["status"], one["replicas"]) for one in listed] == [
+        ("model", "RUNNING", 1)
+    ]
+
+
+def test_the_curl_line_works_as_printed(site, released, tmp_path):
+    # `$(ray-pipeline key)` is the shell's business; here a stand-in prints the key.
+    command = tmp_path / "ray-pipeline"
+    command.write_text(f"#!/bin/sh\necho {site.key}\n")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        released[0]["curl"],
+        shell=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert "predictions" in json.loads(done.stdout), done.stderr
+
+
+def test_releasing_the_same_again_does_nothing(site, released, classifier):
+    assert site.deploy(classifier.bundle)[0]["unchanged"]
+
+
+def test_the_key_stays_with_its_owner(site, released, row):
+    assert httpx.post(f"{site.url}/model/predict", json={"rows": [row]}).status_code == 401
+    for process in cluster.processes(cluster.record()):
+        assert site.key not in " ".join(process.cmdline())
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 200),
+        ("/v2", 200),
+        ("/v2/health/live", 200),
+        ("/v2/health/ready", 200),
+        ("/v2/models/model", 200),
+        ("/v2/models/model/ready", 200),
+        ("/v2/models/nothing", 404),
+        ("/v2/models/model/nothing", 404),
+        ("/v2/models/model/infer", 405),
+        ("/model", 200),
+        ("/model/", 200),
+        ("/model/docs", 200),
+        ("/model/openapi.json", 200),
+        ("/model/predict", 405),
+        ("/model/nothing", 404),
+        ("/models", 404),
+        ("/nothing", 404),
+        ("/metrics", 200),
+    ],
+)
+def test_every_path_answers(site, released, path, status):
+    answer = httpx.get(site.url + path)
+    assert answer.status_code == status
+    if status >= 400:
+        assert set(answer.json()["error"]) == {"code", "message", "where"}
+
+
+def test_ten_megabytes_are_refused(site, released):
+    content = b'{"rows": [' + b" " * 10_000_000 + b"]}"
+    headers = {"X-API-Key": site.key}
+    answer = httpx.post(f"{site.url}/model/predict", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+def test_the_open_inference_protocol_through_the_front(site, released, row):
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "BYTES", "data": [value]}
+        for name, value in row.items()
+    ]
+    url = f"{site.url}/v2/models/model/infer"
+    answer = httpx.post(url, json={"inputs": inputs}, headers={"X-API-Key": site.key})
+    assert answer.status_code == 200
+    expected = site.predict(row).json()["predictions"][0]
+    outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    assert outputs["label"] == [expected["label"]]
+    assert outputs["probabilities"] == list(expected["probabilities"].values())
+    assert httpx.post(url, json={"inputs": inputs}).status_code == 401
+
+
+def metric(site, name):
+    lines = httpx.get(f"{site.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_every_request_is_counted(site, released, row):
+    time.sleep(2)  # replicas report once a second
+    before = metric(site, 'ray_pipeline_requests_total{endpoint="model",code="200"}')
+    for _ in range(7):
+        site.predict(row)
+    until = time.monotonic() + 10
+    counted = before
+    while counted != before + 7 and time.monotonic() < until:
+        time.sleep(0.2)
+        counted = metric(site, 'ray_pipeline_requests_total{endpoint="model",code="200"}')
+    assert counted == before + 7
+    assert metric(site, "ray_pipeline_replicas") == 1
+
+
+def test_another_port_on_the_same_cluster_is_refused(site, released, classifier):
+    done = site.tried(classifier.bundle, port=free_ports(1)[0])
+    assert done.returncode == 1
+    assert f"on port {site.port} already" in done.stderr
+
+
+def test_a_damaged_bundle_is_not_released(site, released, bundle_copy, row):
+    with (bundle_copy / "model.onnx").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\0\0\0")
+    done = site.tried(Bundle(bundle_copy, None))
+    assert "BundleError" in done.stderr
+    assert site.predict(row).status_code == 200
+
+
+def test_a_new_version_takes_over_without_a_failed_request(
+    site, released, classifier, row, tmp_path
+):
+    second = another_version(classifier.bundle, tmp_path / "second", "second")
+    stop, versions, failures = threading.Event(), [], []
+
+    def load():
+        with httpx.Client(headers={"X-API-Key": site.key}, timeout=30) as client:
+            while not stop.is_set():
+                answer = client.post(f"{site.url}/model/predict", json={"rows": [row]})
+                if answer.status_code == 200:
+                    versions.append(answer.json()["version"])
+                else:
+                    failures.append((answer.status_code, answer.text))
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    live, _ = site.deploy(second)
+    time.sleep(7)  # the old replica drains for 5 seconds before it ends
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert live["version"] == "second"
+    assert failures == []
+    assert versions[0] == classifier.bundle.manifest.version
+    assert set(versions[-20:]) == {"second"}
+
+
+def test_more_than_may_wait_are_told_to_come_back(site, released, classifier, row):
+    site.deploy(classifier.bundle, auth="none", max_ongoing_requests=1, max_queued_requests=1)
+    answers = []
+
+    def load():
+        with httpx.Client(timeout=30) as client:
+            for _ in range(30):
+                answers.append(client.post(f"{site.url}/model/predict", json={"rows": [row] * 50}))
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    busy = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert busy[0].json()["error"]["code"] == "busy"
+    assert int(busy[0].headers["retry-after"]) >= 1
