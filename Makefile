@@ -6,13 +6,15 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 BIN = .venv/bin
+STORAGE ?= storage
+PORT ?= 8000
 
 demo: .venv/demo
 	$(BIN)/python jobs/fetch.py adult
-	$(BIN)/ray-pipeline run jobs/income.yaml
-	@echo; echo "The endpoint, asked with the line above:"
-	@eval "$$($(BIN)/ray-pipeline show latest --curl)"
-	@echo; echo "It goes on answering; $(BIN)/ray-pipeline down stops it."
+	$(BIN)/ray-pipeline run jobs/income.yaml --set storage=$(abspath $(STORAGE)) --set serve.port=$(PORT)
+	@echo; echo "Asking the endpoint with that line:"
+	@PATH="$(abspath $(BIN)):$$PATH" sh -c "$$($(BIN)/ray-pipeline show latest --curl --storage $(STORAGE))"
+	@echo; echo; echo "It goes on answering. $(BIN)/ray-pipeline down stops it."
 
 test: lint
 	$(BIN)/python jobs/fetch.py adult
@@ -28,7 +30,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	-test -x $(BIN)/ray-pipeline && $(BIN)/ray-pipeline down
+	test ! -x $(BIN)/ray-pipeline || $(BIN)/ray-pipeline down
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/pip:

@@ -32,13 +32,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are shown")
     parser.add_argument("--features", help="prepared rows; made from the job's data if not given")
-    parser.add_argument("--one", choices=list(SEARCHES), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=[*SEARCHES, "prepare"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(SEARCHES[arguments.one](arguments.features)))
+        print(json.dumps({**SEARCHES, "prepare": prepared_rows}[arguments.one](arguments.features)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        features = arguments.features or made_features(scratch)
+        features = arguments.features or in_its_own_process("prepare", scratch)["features"]
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SEARCHES}
         for _ in range(arguments.runs):
             for name, found in runs.items():
@@ -222,13 +222,16 @@ def judged(network: Any, rows: Any) -> tuple[float, float]:
     return loss.item(), (logits.argmax(1) == rows["label"]).double().mean().item()
 
 
-def made_features(scratch: str) -> str:
+def prepared_rows(scratch: str) -> dict[str, Any]:
     """The income job's rows, cleaned, split and prepared below `scratch`."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray
     from upath import UPath
 
     from ray_pipeline import jobfile
     from ray_pipeline.data import clean, collect, features, split
 
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
     data = jobfile.read(JOB).data
     schema = collect.schema(data)
     folders = [UPath(scratch) / name for name in ("clean", "split", "features")]
@@ -237,7 +240,8 @@ def made_features(scratch: str) -> str:
     clean.write(data, schema, folders[0])
     split.write(folders[0], data, schema, folders[1])
     features.write(folders[1], data, schema, folders[2])
-    return str(folders[2])
+    ray.shutdown()
+    return {"features": str(folders[2])}
 
 
 SEARCHES = {"ours": with_ray, "optuna": with_optuna}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
+from ray.data import Dataset
 from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.data import clean, collect
+from ray_pipeline.data import clean, collect, parts, sources
 from ray_pipeline.deploy import runtime, sinks
 from ray_pipeline.errors import DataError
-from ray_pipeline.job import ColumnSettings, Data
+from ray_pipeline.job import Data
 from ray_pipeline.schema import Column, Schema
 
 ADDED = ("prediction", "probability", "probabilities")
 _ASIDE = "_quarantined "
+SAMPLE = 20  # lines that show whether there is a header
 CHUNK = 8192  # rows in one call of the graph: more would only cost memory
 
 
@@ -51,23 +53,20 @@ def predicted(path: str, source: str, output: str) -> dict[str, Any]:
     target = UPath(output)
     sinks.check(target)
     opened = bundle.opened(path)
-    data, schema = reading(source, opened.manifest)
+    data, schema, types = reading(source, opened.manifest)
     rows = collect.rows(data.source, data, schema).map_batches(
-        _predicted,
-        fn_args=(ray.put(opened.model.read_bytes()), opened.manifest, schema),
-        batch_format="pyarrow",
-        batch_size=None,
-        zero_copy_batch=True,
+        partial(
+            _predicted,
+            model=ray.put(opened.model.read_bytes()),
+            manifest=opened.manifest,
+            schema=schema,
+            types=types,
+        ),
+        **parts.ARROW,
     )
     rows.context.execution_options.preserve_order = True
     quarantine = target.with_name(f"{target.name}.quarantine.parquet")
-    good, bad = 0, 0
-    with sinks.whole(target) as write, sinks.whole(quarantine) as set_aside:
-        for table in rows.iter_batches(batch_format="pyarrow", batch_size=None):
-            usable, unusable = _parted(table)
-            good += write(usable)
-            if len(unusable):
-                bad += set_aside(unusable)
+    good, bad = parts.executed(lambda: _written(rows, target, quarantine))
     return {
         "rows_in": good + bad,
         "rows_out": good,
@@ -78,72 +77,91 @@ def predicted(path: str, source: str, output: str) -> dict[str, Any]:
     }
 
 
-def reading(source: str, manifest: Manifest) -> tuple[Data, Schema]:
+def _written(rows: Dataset, target: UPath, quarantine: UPath) -> tuple[int, int]:
+    """Write the rows where they belong, a block at a time, and count them."""
+    good, bad = 0, 0
+    with sinks.whole(target) as write, sinks.whole(quarantine) as set_aside:
+        for table in rows.iter_batches(batch_format="pyarrow", batch_size=None):
+            usable, unusable = _parted(table)
+            good += write(usable)
+            if len(unusable):
+                bad += set_aside(unusable)
+    return good, bad
+
+
+def reading(source: str, manifest: Manifest) -> tuple[Data, Schema, dict[str, pa.DataType]]:
     """How to read `source`: the model's features as their kinds, all other columns as texts.
 
     A CSV has a header if its first line names every feature; otherwise its columns are those of
-    the training files in their order, with or without the label.
+    the training files in their order, with or without the label. The types are those that other
+    columns have in Parquet, and get again in the output.
     """
-    location = source if "://" in source else str(Path(source).absolute())
     label = manifest.schema.label.name
+    location = source if "://" in source else str(Path(source).absolute())
     data = Data(source=location, label=label, missing=manifest.schema.missing)
-    names, header = _names(collect.files(data)[0], manifest.schema)
+    first = collect.files(data)[0]
+    names, header = _names(first, data, manifest.schema)
     features = {column.name: column for column in manifest.schema.features}
-    if absent := [name for name in features if name not in names]:
+    sources.checked_names(names, features, str(first))
+    if clash := [name for name in names if name in (*ADDED, *collect.RESERVED)]:
         raise DataError(
-            f"no column is called `{absent[0]}`",
-            where=source,
-            expected=f"{', '.join(features)}, which the model reads",
+            f"there is a column `{clash[0]}` already",
+            where=str(first),
+            hint="rename it, or predict from a file without it: the output needs one of this name",
         )
-    if clash := [name for name in names if name in ADDED]:
-        raise DataError(
-            f"there is a column `{clash[0]}` already, and the output needs one",
-            where=source,
-            hint="rename it, or predict from the file that had none",
-        )
-    columns = [
+    columns = tuple(
         features.get(name, Column(name=name, kind="category", role="ignore")) for name in names
-    ]
-    settings = {
-        column.name: ColumnSettings(kind=column.kind, role=column.role) for column in columns
-    }
-    settings.setdefault(label, ColumnSettings(kind="category", role="label"))
-    given = {"header": header, "columns": settings}
-    return data.model_copy(update=given), Schema(columns=tuple(columns), missing=data.missing)
+    )
+    kinds = {column.name: column.kind for column in columns} | {label: "category"}
+    settled = data.model_copy(update={"header": header, "columns": kinds})
+    others = [name for name in names if name not in features]
+    return settled, Schema(columns=columns, missing=data.missing), _types(first, data, others)
 
 
-def _names(file: UPath, schema: Schema) -> tuple[Sequence[str], bool]:
+def _names(file: UPath, data: Data, schema: Schema) -> tuple[list[str], bool]:
     """The names of a file's columns, and whether they stand in it."""
-    if file.suffix == ".parquet":
-        with file.open("rb") as opened:
-            return pq.read_schema(opened).names, True
-    how = {"compression": "infer", "encoding": "utf-8-sig", "newline": ""}
-    with file.fs.open(file.path, "rt", **how) as text:
-        if ".jsonl" in file.suffixes:
-            return list(json.loads(next(text, "{}"))), True
-        lines = list(
-            islice(csv.reader(text, delimiter="\t" if ".tsv" in file.suffixes else ","), 20)
-        )
-    if not lines:
-        raise DataError("the file is empty", where=str(file))
+    format_ = sources.format_of(file, data)
+    if format_ not in ("csv", "tsv"):
+        return collect.READERS[format_].names(file, data), True
+    with sources.opened(file) as opened:
+        text = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline="")
+        reader = csv.reader(text, delimiter="\t" if format_ == "tsv" else ",")
+        lines = list(islice(reader, SAMPLE))
     first = [name.strip() for name in lines[0]]
     if {column.name for column in schema.features} <= set(first):
         return first, True
+    # A first line may be a remark, as in the census data: the commonest width counts.
     width = Counter(map(len, lines)).most_common(1)[0][0]
     for names in (schema.names, [name for name in schema.names if name != schema.label.name]):
         if len(names) == width:
-            return names, False
-    return first, True  # a header, with columns missing: the caller says which
+            return list(names), False
+    return first, True  # a header without some feature: the caller says which
+
+
+def _types(file: UPath, data: Data, names: Iterable[str]) -> dict[str, pa.DataType]:
+    """The types of a Parquet file's columns of numbers and times; of another file's, none."""
+    if sources.format_of(file, data) != "parquet":
+        return {}
+    with file.open("rb") as opened:
+        found = pq.read_schema(opened)
+    return {name: kind for name in names if pa.types.is_primitive(kind := found.field(name).type)}
 
 
 def _predicted(
-    table: pa.Table, model: ray.ObjectRef[bytes], manifest: Manifest, schema: Schema
+    table: pa.Table,
+    model: ray.ObjectRef[bytes],
+    manifest: Manifest,
+    schema: Schema,
+    types: Mapping[str, pa.DataType],
 ) -> pa.Table:
     """Typed rows with their predictions and, after them, the quarantined ones.
 
     Both in one table, because a task has one output; `_parted` takes them apart.
     """
     typed, quarantined = clean.typed(table, schema)
+    for name, kind in types.items():
+        index = typed.column_names.index(name)
+        typed = typed.set_column(index, name, typed[name].cast(kind))
     columns = runtime.columns_from_table(typed, manifest.schema)
     predict = _loaded(manifest.digest, model)
     chunks = [

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, compose, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, compose, helper
 from torch import Tensor, nn
 
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
@@ -103,11 +103,14 @@ def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto
     behind = compose.add_prefix(network, PREFIX)
     behind.ir_version = features.ir_version = max(behind.ir_version, features.ir_version)
     last = behind.graph.output[0].name
-    reads = {value.name for value in behind.graph.input}
+    given = {_kind(value): value.name for value in features.graph.output}
+    wanted = {_kind(value): value.name for value in behind.graph.input}
+    for kind in wanted.keys() - given.keys():
+        _widen_by_nothing(behind, wanted[kind], kind)
     whole: ModelProto = compose.merge_models(
         features,
         behind,
-        io_map=[(n, PREFIX + n) for n in ("numbers", "categories") if PREFIX + n in reads],
+        io_map=[(given[kind], name) for kind, name in wanted.items() if kind in given],
         outputs=[last],
     )
     taken = {value.name for value in whole.graph.input}
@@ -120,6 +123,25 @@ def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto
     whole.graph.name = "features_and_model"
     onnx.checker.check_model(whole, full_check=True)
     return whole
+
+
+def _kind(value: ValueInfoProto) -> int:
+    """What tells numbers (float) from categories (int64), whatever they are called."""
+    return int(value.type.tensor_type.elem_type)
+
+
+def _widen_by_nothing(network: ModelProto, absent: str, kind: int) -> None:
+    """Make the input `absent`, of a kind that no column has, from the other: [N, 0]."""
+    graph = network.graph
+    inputs = [value for value in graph.input if value.name != absent]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    zero, one, none = f"{absent} zero", f"{absent} one", f"{absent} none"
+    for name, number in ((zero, 0), (one, 1)):
+        graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [number]))
+    sliced = helper.make_node("Slice", [inputs[0].name, zero, zero, one], [none])
+    graph.node.insert(0, sliced)
+    graph.node.insert(1, helper.make_node("Cast", [none], [absent], to=kind))
 
 
 def opset_of(model: ModelProto) -> int:

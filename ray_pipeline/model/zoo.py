@@ -134,6 +134,9 @@ _IMPORT_HINT = "install the module, or put its folder on PYTHONPATH"
 MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {"mlp": Mlp, "resnet": ResNet}
 
 
+_EXPECTED = f"{', '.join(MODELS)}, or module:function"
+
+
 def build(model: Model, inputs: Inputs) -> nn.Module:
     """The network that `model.name` asks for, with fresh weights from torch's generator.
 
@@ -157,9 +160,8 @@ def build(model: Model, inputs: Inputs) -> nn.Module:
 
 def _imported(name: str) -> Callable[[Model, Inputs], nn.Module]:
     module, colon, function = name.partition(":")
-    expected = f"{', '.join(MODELS)}, or module:function"
     if not colon:
-        raise JobError(f"no model is called `{name}`", where="model.name", expected=expected)
+        raise _unknown(name)
     try:
         maker: Callable[[Model, Inputs], nn.Module] = getattr(
             importlib.import_module(module), function
@@ -168,21 +170,28 @@ def _imported(name: str) -> Callable[[Model, Inputs], nn.Module]:
         raise JobError(
             f"`{name}` cannot be imported: {error}",
             where="model.name",
-            expected=expected,
+            expected=_EXPECTED,
             hint=_IMPORT_HINT,
         ) from error
     return maker
+
+
+def _unknown(name: str) -> JobError:
+    return JobError(f"no model is called `{name}`", where="model.name", expected=_EXPECTED)
 
 
 def code_digest(job: Job) -> str:
     """A digest of the file that a network of the user's own is in; empty for the built-in ones.
 
     Raises:
-        JobError: its module cannot be found.
+        JobError: its module cannot be found, or there is no network of that name.
     """
-    module, colon, _ = job.model.name.partition(":")
-    if not colon:
+    name = job.model.name
+    if name in MODELS:
         return ""
+    module, colon, _ = name.partition(":")
+    if not colon:
+        raise _unknown(name)
     try:
         found = importlib.util.find_spec(module)
     except ImportError:

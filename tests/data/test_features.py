@@ -90,7 +90,7 @@ def test_statistics_are_those_of_pandas(tmp_path):
         counts = frame[column.name].value_counts()
         kept = counts[counts >= 5].iloc[:12]
         assert sorted(column.counts) == sorted(kept)
-        assert dict(zip(column.values, column.counts, strict=True)).items() <= counts.items()
+        assert list(column.counts) == counts[list(column.values)].tolist()
         assert list(column.counts) == sorted(column.counts, reverse=True)
         assert column.unknown == counts.sum() - kept.sum()
         assert column.missing == frame[column.name].isna().sum()

@@ -1,0 +1,66 @@
+"""One task per part: results in order, errors as themselves, nothing on the terminal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+import pyarrow as pa
+import pytest
+from job_files import folder
+
+from ray_pipeline.data import parts
+from ray_pipeline.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def squared(number: int) -> int:
+    return number * number
+
+
+def refused(number: int, bound: int) -> int:
+    if number >= bound:
+        raise DataError("too large", where=f"number {number}", hint="take less")
+    return number
+
+
+def test_results_keep_the_items_order():
+    assert parts.results(range(20), squared) == [number * number for number in range(20)]
+
+
+def test_an_error_of_ours_is_raised_as_itself():
+    with pytest.raises(DataError) as raised:
+        parts.results([1, 2, 3], partial(refused, bound=3))
+    assert type(raised.value) is DataError
+    assert str(raised.value) == "number 3: too large\n  do: take less"
+
+
+def test_any_other_error_keeps_its_trace():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        parts.results([None], squared)
+
+
+def test_a_table_written_is_read_again(tmp_path):
+    table = pa.table({"a": [1, None], "b": ["x", "東京"]})
+    path = folder(tmp_path, "out") / "deep" / "0.parquet"
+    parts.written(table, path)
+    assert parts.read(path).equals(table)
+    assert parts.read(path, ["b"]).column_names == ["b"]
+    assert parts.existing_files(path.parent) == [path]
+    with pytest.raises(DataError, match="there are no rows"):
+        parts.existing_files(path.parent / "other")
+
+
+def test_the_terminal_is_left_alone():
+    script = (
+        "import ray; ray.init(address='local', num_cpus=1, include_dashboard=False,"
+        " log_to_driver=False, configure_logging=False);"
+        "from ray_pipeline.data import parts; print(parts.results([1, 2], str))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "['1', '2']\n", done.stderr
+    said = [line for line in done.stderr.splitlines() if "data" in line.lower()]
+    assert not said
