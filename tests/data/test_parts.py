@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -16,30 +15,26 @@ from ray_pipeline.errors import DataError
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def squared(number: int) -> int:
-    return number * number
-
-
-def refused(number: int, bound: int) -> int:
-    if number >= bound:
-        raise DataError("too large", where=f"number {number}", hint="take less")
-    return number
-
-
 def test_results_keep_the_items_order():
-    assert parts.results(range(20), squared) == [number * number for number in range(20)]
+    found = parts.results(range(20), lambda number: number * number)
+    assert found == [number * number for number in range(20)]
 
 
 def test_an_error_of_ours_is_raised_as_itself():
+    def refused(number: int) -> int:
+        if number >= 3:
+            raise DataError("too large", where=f"number {number}", hint="take less")
+        return number
+
     with pytest.raises(DataError) as raised:
-        parts.results([1, 2, 3], partial(refused, bound=3))
+        parts.results([1, 2, 3], refused)
     assert type(raised.value) is DataError
     assert str(raised.value) == "number 3: too large\n  do: take less"
 
 
 def test_any_other_error_keeps_its_trace():
     with pytest.raises(TypeError, match="unsupported operand"):
-        parts.results([None], squared)
+        parts.results([None], lambda item: item + 1)
 
 
 def test_a_table_written_is_read_again(tmp_path):
