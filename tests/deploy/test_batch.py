@@ -103,6 +103,43 @@ def test_a_csv_without_a_header(classifier, tmp_path, labelled):
     )
 
 
+def test_a_first_line_that_is_a_remark(classifier, tmp_path):
+    plain = pacsv.WriteOptions(include_header=False, quoting_style="needed")
+    pacsv.write_csv(table_of(20).select([*NAMES, "income"]), tmp_path / "rows.csv", plain)
+    rows = (tmp_path / "rows.csv").read_text()
+    (tmp_path / "rows.csv").write_text(f"|1x3 Cross validator\n{rows}")
+    record = batch.predicted(
+        str(classifier.bundle.path), f"{tmp_path}/rows.csv", f"{tmp_path}/out.parquet"
+    )
+    assert (record["rows_out"], record["rows_quarantined"]) == (20, 1)
+    assert pq.read_table(record["quarantine"])["raw"].to_pylist() == ["|1x3 Cross validator"]
+
+
+def test_tabs_and_compression(classifier, tmp_path):
+    tabs = pacsv.WriteOptions(delimiter="\t", quoting_style="needed")
+    with pa.output_stream(tmp_path / "rows.tsv.gz", compression="gzip") as file:
+        pacsv.write_csv(table_of(20), file, tabs)
+    record = batch.predicted(
+        str(classifier.bundle.path), f"{tmp_path}/rows.tsv.gz", f"{tmp_path}/out.parquet"
+    )
+    assert (record["rows_out"], record["rows_quarantined"]) == (20, 0)
+
+
+def test_other_columns_of_parquet_keep_their_types(classifier, tmp_path):
+    table = table_of(3)
+    times = pa.array([0, None, 10**15], pa.timestamp("us"))
+    extra = {"n": pa.array([1, None, 3], pa.int32()), "x": [0.1, None, 1e300], "t": times}
+    for name, values in extra.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, tmp_path / "rows.parquet")
+    batch.predicted(
+        str(classifier.bundle.path), f"{tmp_path}/rows.parquet", f"{tmp_path}/out.parquet"
+    )
+    found = pq.read_table(tmp_path / "out.parquet")
+    for name in ("id", "income", *extra):
+        assert found[name].equals(table[name]), name
+
+
 def test_many_files_into_one_csv_in_order(classifier, tmp_path):
     table = table_of(9000)
     (tmp_path / "in").mkdir()
