@@ -20,8 +20,9 @@ Columns = dict[str, NDArray[Any]]
 Predict = Callable[[Columns], NDArray[Any]]
 
 BATCH = 256
-MIN_GAIN = 1.1
-"""How many times faster a lossy form must be: less than this is noise, and not worth a loss."""
+MIN_GAIN = 1.3
+"""How many times faster a lossy form must be: less than this may be the noise of a busy machine,
+and is not worth predictions that differ with their neighbours in a batch."""
 
 
 @dataclass(frozen=True)
