@@ -291,7 +291,10 @@ class Serve(Settings):
     replicas: Replicas = Replicas()
     cpus: float = Field(0.5, gt=0, description="CPUs reserved for a replica.")
     target_ongoing_requests: float = Field(
-        16, gt=0, description="Requests in flight per replica that autoscaling aims at."
+        8,
+        gt=0,
+        description="Requests in flight per replica that autoscaling aims at; a replica of a small "
+        "model that is busy all the time has about 15.",
     )
     max_ongoing_requests: int = Field(
         64, ge=1, description="Requests a replica takes at a time; more wait in the queue."

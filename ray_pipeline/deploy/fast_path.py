@@ -17,6 +17,7 @@ SETTINGS = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     # By default every other program of the machine goes before workers, replicas among them.
     "RAY_worker_niceness": "0",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",

@@ -167,6 +167,9 @@ def _deployment(settings: Serve) -> serve.Deployment:
             "target_ongoing_requests": settings.target_ongoing_requests,
             "upscale_delay_s": settings.upscale_delay_s,
             "downscale_delay_s": settings.downscale_delay_s,
+            # Load is averaged over this; the default of 30 answers a rush half a minute late.
+            # It has to be above Serve's nominal interval of 10.
+            "look_back_period_s": 11,
         },
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
