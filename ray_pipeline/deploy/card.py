@@ -112,10 +112,17 @@ def _groups(groups: Mapping[str, Any]) -> list[str]:
 
 def _facts(manifest: Manifest) -> str:
     settings = manifest.model.get("model") or {}
-    lines = ["- Network: " + ", ".join(f"{key} {value}" for key, value in settings.items())]
+    shown = {key: f"{v:.4g}" if isinstance(v, float) else v for key, v in settings.items()}
+    lines = ["- Network: " + ", ".join(f"{key} {value}" for key, value in shown.items())]
     form = next((row for row in manifest.compression if row["chosen"]), None)
     if form:
-        lines.append(f"- Form: {form['name']}, because {form['why']}.")
+        lines.append(f"- Form: {form['name']}: {form['why']}.")
+    if form and form["name"] != "fp32":
+        plain = next(row for row in manifest.compression if row["name"] == "fp32")
+        lines.append(
+            f"- The figures above are the trained network's. On the validation rows it scores "
+            f"{plain['score']:.4f}, and this form of it {form['score']:.4f}."
+        )
     if manifest.parity:
         lines.append(
             f"- The graph was compared with the trained network on {manifest.parity['rows']:,} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
 import time
@@ -94,8 +93,8 @@ def latencies(
 def chosen(candidates: list[Candidate], max_drop: float) -> list[dict[str, Any]]:
     """The table of candidates, each with `chosen` and `why`. The first is the lossless one.
 
-    Speed is the geometric mean over one row and a batch. The fastest of those that lose at most
-    `max_drop` of the first one's score is chosen, if it is MIN_GAIN times as fast as the first.
+    A form is as much faster as it is at the worse of two, one row and a batch. The fastest of those
+    that lose at most `max_drop` of the first one's score is chosen, if it gains MIN_GAIN at least.
     """
     first = candidates[0]
     verdicts = {form.name: _verdict(form, first, max_drop) for form in candidates[1:]}
@@ -125,7 +124,7 @@ def _verdict(form: Candidate, first: Candidate, max_drop: float) -> str:
 
 
 def _gain(form: Candidate, first: Candidate) -> float:
-    return math.sqrt(first.row_us / form.row_us * first.batch_us / form.batch_us)
+    return min(first.row_us / form.row_us, first.batch_us / form.batch_us)
 
 
 def _microseconds(predict: Predict, columns: Columns) -> float:

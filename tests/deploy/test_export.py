@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -20,7 +23,8 @@ from upath import UPath
 from ray_pipeline import bundle
 from ray_pipeline.data import feature_graph, features
 from ray_pipeline.data.statistics import LabelStatistics, NumberStatistics, Statistics
-from ray_pipeline.deploy import export, graph, runtime
+from ray_pipeline.deploy import card, export, graph, runtime
+from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.errors import BundleError, GateRefused, JobError
 from ray_pipeline.job import Compress, Model
 from ray_pipeline.model import train
@@ -319,3 +323,30 @@ def test_mlflow_refuses_a_broken_bundle(bundle_copy):
     (bundle_copy / "model.onnx").write_bytes(b"broken")
     with pytest.raises(BundleError, match="truncated or altered"):
         mlflow.pyfunc.load_model(str(bundle_copy))
+
+
+def test_the_card_says_what_the_form_costs(classifier):
+    plain, smaller = classifier.bundle.manifest.compression
+    table = [plain | {"chosen": False}, smaller | {"chosen": True, "score": 0.8444}]
+    text = card.readme(replace(classifier.bundle.manifest, compression=table), 9, "income")
+    assert "the trained network's" in text
+    assert "this form of it 0.8444" in text
+    table = [plain | {"chosen": True}, smaller | {"chosen": False}]
+    text = card.readme(replace(classifier.bundle.manifest, compression=table), 9, "income")
+    assert "the trained network's" not in text
+
+
+def is_odd(value: object) -> bool:
+    """Whether JSON has no word for it."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def test_the_endpoint_reads_rows_as_mlflow_does(classifier):
+    rows = unseen_rows(classifier).to_pylist()
+    rows += [row | {"ville": " ? ", "job": " clerk "} for row in rows[:9]]
+    finite = [{k: None if is_odd(v) else v for k, v in row.items()} for row in rows]
+    protocol = Protocol(classifier.schema, max_rows=1000)
+    columns = protocol.columns(protocol.rows(json.dumps({"rows": finite}).encode()))
+    expected = runtime.Predictor(classifier.bundle).predict(columns)
+    found = mlflow.pyfunc.load_model(str(classifier.bundle.path)).predict(pd.DataFrame(rows))
+    np.testing.assert_allclose(found["probability"], expected.max(1))

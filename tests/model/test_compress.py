@@ -91,7 +91,8 @@ def test_faster_and_within_bounds_is_taken():
         (Candidate("int8", 1000, 50, 500, float("nan")), "loses nan, more than 0.005"),
         (Candidate("int8", 1000, 99, 990, 0.85), "1.01 times as fast as fp32: not worth a loss"),
         (Candidate("int8", 1000, 200, 2000, 0.9), "0.50 times as fast as fp32: not worth a loss"),
-        (Candidate("int8", 1000, 200, 500, 0.85), "1.00 times as fast as fp32: not worth a loss"),
+        (Candidate("int8", 1000, 200, 500, 0.85), "0.50 times as fast as fp32: not worth a loss"),
+        (Candidate("int8", 1000, 97, 500, 0.85), "1.03 times as fast as fp32: not worth a loss"),
     ],
 )
 def test_otherwise_the_lossless_form_is_taken(form, why):
