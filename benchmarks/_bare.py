@@ -147,7 +147,7 @@ def serve_and_ask(session: onnxruntime.InferenceSession, scale: Any, index: Any,
         return {"probability": float(1 / (1 + np.exp(logits[0, 0] - logits[0, 1])))}
 
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
