@@ -10,7 +10,7 @@ from ray_pipeline.data import clean, collect, features, split
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import UsageError
 from ray_pipeline.job import Job
-from ray_pipeline.model import evaluate, train, tune, warm, zoo
+from ray_pipeline.model import evaluate, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 
 STAGES = ("clean", "split", "features", "tune", "train", "evaluate", "export", "deploy")
@@ -49,7 +49,6 @@ def path(run: Run) -> Iterator[Stage]:
     schema = collect.schema(data)
     evaluate.check(job.evaluate, schema)
     record["schema"] = schema.model_dump(mode="json")
-    warm.start()
 
     yield (
         cleaned := run.stage(

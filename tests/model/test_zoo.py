@@ -150,3 +150,30 @@ def test_the_code_digest_follows_the_users_file(tmp_path, monkeypatch):
     assert digest("mlp") == ""
     with pytest.raises(JobError, match="there is no module"):
         digest("there_is.nothing:here")
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.73])
+def test_dropout_keeps_the_share_and_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    dropout = zoo.Dropout(p)
+    ones = torch.ones(1001, 333, requires_grad=True)  # not a multiple of four values
+    kept = dropout(ones)
+    kept.sum().backward()
+    dropped = kept == 0
+    assert dropped.float().mean().item() == pytest.approx(p, abs=0.003)
+    # Neighbours come from one draw: they must not hang together.
+    both = (dropped[:, 1:] & dropped[:, :-1]).float().mean().item()
+    assert both == pytest.approx(p * p, abs=0.005)
+    assert kept[~dropped].unique().tolist() == pytest.approx([1 / (1 - p)])
+    assert ones.grad is not None
+    assert torch.equal(ones.grad, kept.detach())
+    assert torch.equal(dropout.eval()(ones), ones)
+
+
+def test_dropout_is_drawn_from_the_seed() -> None:
+    dropout, hidden = zoo.Dropout(0.5), torch.ones(64, 64)
+    torch.manual_seed(3)
+    first, second = dropout(hidden), dropout(hidden)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(hidden), first)
+    assert not torch.equal(first, second)
