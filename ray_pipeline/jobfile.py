@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ray_pipeline.errors import JobError
-from ray_pipeline.job import Job
+from ray_pipeline.job import Job, Source
 
 Location = tuple[str | int, ...]
 
@@ -206,15 +206,19 @@ def _hint(details: list[ErrorDetails]) -> str:
 
 
 def _resolved(job: Job, folder: Path) -> Job:
-    data = {"source": _absolute(job.data.source, folder)}
+    data = {"source": _placed(job.data.source, folder)}
     if job.data.test:
-        data["test"] = _absolute(job.data.test, folder)
+        data["test"] = _placed(job.data.test, folder)
     return job.model_copy(
         update={
             "storage": _absolute(job.storage, folder),
             "data": job.data.model_copy(update=data),
         }
     )
+
+
+def _placed(source: Source, folder: Path) -> Source:
+    return source.model_copy(update={"url": _absolute(source.url, folder)})
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -42,6 +42,7 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
         "columns": _columns(record),
         "quarantine": _quarantine(record),
         "split": _split(record),
+        "findings": _findings(record),
         "search": _search(record),
         "training": _training(record),
         "classes": metrics.get("classes"),
@@ -173,6 +174,23 @@ def _split(record: Record) -> list[dict[str, Any]]:
     sides = [(side, found[side]) for side in ("train", "validation", "test") if side in found]
     total = sum(rows for _, rows in sides) or 1
     return [{"side": side, "rows": rows, "share": rows / total} for side, rows in sides]
+
+
+def _findings(record: Record) -> list[dict[str, Any]]:
+    """Sections that stages describe themselves, in the order of the path.
+
+    A stage's record may hold `findings`: a list of {`title`, `note`, `tables`}, each table
+    {`columns`: names, `rows`: lists of values}, with a `caption` if it needs one.
+    """
+    return [
+        {
+            "title": found["title"],
+            "note": found.get("note", ""),
+            "tables": [{"caption": table.get("caption", ""), **table} for table in found["tables"]],
+        }
+        for stage in record.get("stages") or ()
+        for found in (stage.get("record") or {}).get("findings") or ()
+    ]
 
 
 def _search(record: Record) -> dict[str, Any] | None:

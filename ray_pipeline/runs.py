@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import secrets
 import sys
 import time
@@ -27,8 +26,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from upath import UPath
 
-from ray_pipeline import __version__
-from ray_pipeline.errors import JobError, PipelineError, UsageError
+from ray_pipeline import __version__, files
+from ray_pipeline.errors import PipelineError, UsageError
 from ray_pipeline.job import Job
 
 Record = dict[str, Any]
@@ -126,7 +125,7 @@ class Run:
         inputs: tuple[Any, ...],
     ) -> Stage:
         begun = time.monotonic()
-        _clear(path, keep="work")
+        files.clear(path, keep="work")
         path.mkdir(parents=True, exist_ok=True)
         extras: Record = {"out": path}
         accepted = inspect.signature(function).parameters
@@ -139,15 +138,15 @@ class Run:
             extras["log_dir"] = self.folder / "tensorboard"
         record = function(*(i.path if isinstance(i, Stage) else i for i in inputs), **extras)
         seconds = round(time.monotonic() - begun, 3)
-        _write_whole(path / MARKER, {"name": name, "seconds": seconds, "record": record})
+        _write_json(path / MARKER, {"name": name, "seconds": seconds, "record": record})
         if "work" in accepted:
-            _clear(path / "work")
+            files.clear(path / "work")
         return Stage(name, digest, path, seconds, False, record)
 
     def save(self) -> None:
         """Write the record as it now stands; a reader never sees half of it."""
         self.record["seconds"] = round(time.time() - self.record["started_s"], 3)
-        _write_whole(self.folder / "run.json", self.record)
+        _write_json(self.folder / "run.json", self.record)
 
 
 @contextmanager
@@ -164,7 +163,7 @@ def opened(
         JobError: another run of this job is going on.
     """
     root = UPath(job.storage) / job.name
-    with _only_one(root, job.name):
+    with files.only_one(root, job.name):
         run = _interrupted(job, root, watcher) or _new(job, root, watcher)
         run.save()
         try:
@@ -255,51 +254,5 @@ def _interrupted(job: Job, root: UPath, watcher: Watcher) -> Run | None:
     return None
 
 
-@contextmanager
-def _only_one(root: UPath, name: str) -> Iterator[None]:
-    """Hold the job's lock; the system frees it when the process ends, however it ends.
-
-    An object store has no locks: there, two runs at once only do the same work twice.
-    """
-    if root.protocol not in {"", "file", "local"}:
-        yield
-        return
-    import fcntl
-
-    root.mkdir(parents=True, exist_ok=True)
-    with Path(str(root), ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise JobError(
-                f"another run of `{name}` is going on (process {lock.read().strip() or '?'})",
-                where=str(root),
-                hint="wait for it, stop it, or give this job another name or storage",
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def _write_whole(path: UPath, value: Record) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=1, default=_plain)
-    if path.protocol in {"", "file", "local"}:
-        beside = path.parent / f".{path.name}.{os.getpid()}"
-        beside.write_text(text)
-        Path(str(beside)).replace(str(path))
-    else:
-        path.write_text(text)  # object stores put a whole object or none
-
-
-def _clear(path: UPath, keep: str = "") -> None:
-    """Remove what a stopped attempt left, except the folder called `keep`."""
-    if not path.exists():
-        return
-    for child in path.iterdir():
-        if child.name != keep:
-            child.fs.rm(str(child.path if hasattr(child, "path") else child), recursive=True)
-    if not keep:
-        path.rmdir()
+def _write_json(path: UPath, value: Record) -> None:
+    files.write_whole(path, json.dumps(value, indent=1, default=_plain).encode())

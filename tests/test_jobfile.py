@@ -41,7 +41,7 @@ def complaint(path: Path, *overrides: str) -> str:
 def test_paths_start_at_the_job_file(written):
     path = written(SMALL)
     job = jobfile.read(path)
-    assert job.data.source == str(path.parent / "rows.csv")
+    assert job.data.source.url == str(path.parent / "rows.csv")
     assert job.storage == str(path.parent / "storage")
 
 

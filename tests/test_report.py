@@ -358,3 +358,17 @@ def test_bounds_include_their_ends(value: Any, low: Any, high: Any, passed: bool
 )
 def test_figures_as_a_person_writes_them(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_a_stage_describes_its_own_section():
+    found = {
+        "title": "Personal data",
+        "note": "what was found",
+        "tables": [
+            {"caption": "by column", "columns": ["column", "e-mails"], "rows": [["<b>", 7]]}
+        ],
+    }
+    html = report.page({"stages": [{**stage("clean", 1.0), "record": {"findings": [found]}}]})
+    assert "<h2>Personal data</h2><small>what was found</small>" in html
+    assert "<h3>by column</h3>" in html
+    assert "<th>&lt;b&gt;</th><td>7</td>" in html

@@ -242,7 +242,7 @@ def _check_usable(record: Mapping[str, Any], data: Data) -> None:
         )
         raise DataError(
             f"{unusable:,} of {rows:,} rows cannot be used: {commonest}",
-            where=data.source,
+            where=str(data.source),
             expected=f"at most {bound:.1%}",
             hint="correct the file, `data.columns` or `data.missing`, or raise "
             "`data.clean.max_quarantined`",
@@ -251,9 +251,9 @@ def _check_usable(record: Mapping[str, Any], data: Data) -> None:
 
 def _check_label(sides: Mapping[str, dict[str, Summary]], label: Column, data: Data) -> None:
     if "train" not in sides:
-        raise DataError("no row is left to train on", where=data.source)
+        raise DataError("no row is left to train on", where=str(data.source))
     if data.test and "test" not in sides:
-        raise DataError("no row is left to test on", where=data.test)
+        raise DataError("no row is left to test on", where=str(data.test))
     found = sides["train"][label.name]
     if isinstance(found, Moments):
         if found.minimum == found.maximum:

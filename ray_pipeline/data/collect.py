@@ -14,7 +14,7 @@ from ray_pipeline.data import parsing, parts, sources
 from ray_pipeline.data.readers import READERS
 from ray_pipeline.data.sources import Piece, files, fingerprint
 from ray_pipeline.errors import DataError
-from ray_pipeline.job import ColumnSettings, Data
+from ray_pipeline.job import ColumnSettings, Data, Source
 from ray_pipeline.schema import Column, Kind, Role, Schema
 
 __all__ = ["READERS", "files", "fingerprint", "rows", "schema"]
@@ -26,7 +26,7 @@ CLASSES = 20
 """A label of whole numbers with no more different values than this is a class, not a quantity."""
 
 
-def rows(source: str, data: Data, schema: Schema) -> Dataset:
+def rows(source: Source, data: Data, schema: Schema) -> Dataset:
     """The rows of `source`: the schema's columns as trimmed texts, null where missing, and lineage.
 
     `_source` is the file, `_row` the row's number in it; where a row does not parse `_error` says
@@ -35,7 +35,7 @@ def rows(source: str, data: Data, schema: Schema) -> Dataset:
     a column not there, two of one name) are raised when the dataset is executed.
     """
     parts.quiet()
-    pieces = sources.pieces(sources.listed(source), data)
+    pieces = sources.pieces(sources.listed(source.url), data)
     return parts.pieced(pieces, partial(_texts, data=data, schema=schema))
 
 

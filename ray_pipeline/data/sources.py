@@ -97,7 +97,7 @@ def _nearest(root: UPath) -> str:
 
 def files(data: Data) -> list[UPath]:
     """The files of the job's source, then those of its test file. Raises DataError as `listed`."""
-    return listed(data.source) + (listed(data.test) if data.test else [])
+    return listed(data.source.url) + (listed(data.test.url) if data.test else [])
 
 
 def fingerprint(data: Data) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
 
+from ray_pipeline import files
 from ray_pipeline.model import loop
 
 Record = dict[str, Any]
@@ -56,7 +57,7 @@ class Journal:
                 "history": history,
             }
         )
-        loop.write_whole(self.path, json.dumps(self.ended).encode())
+        files.write_whole(self.path, json.dumps(self.ended).encode())
         found = self.best()
         event = {"trial": len(self.ended), "trials": self.trials}
         self.progress({**event, "best": found["score"] if found else None})

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 from upath import UPath
 
+from ray_pipeline import files
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
@@ -213,17 +213,7 @@ def save(folder: UPath, state: Record) -> None:
     """Replace the folder's checkpoint."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(folder / CHECKPOINT, buffer.getvalue())
-
-
-def write_whole(path: UPath, content: bytes) -> None:
-    """Replace a file: a reader finds the old content or the new, never a part."""
-    if path.protocol in {"", "file", "local"}:
-        beside = path.parent / f".{path.name}"
-        beside.write_bytes(content)
-        Path(str(beside)).replace(str(path))
-    else:
-        path.write_bytes(content)  # object stores put a whole object or none
+    files.write_whole(folder / CHECKPOINT, buffer.getvalue())
 
 
 def error_line(traceback: str) -> str:

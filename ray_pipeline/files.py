@@ -1,0 +1,67 @@
+"""Files and folders that several processes may touch: locked, replaced whole, emptied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+from ray_pipeline.errors import JobError
+
+LOCAL = {"", "file", "local"}
+
+
+@contextmanager
+def only_one(root: UPath, name: str) -> Iterator[None]:
+    """Hold the lock of the job `name`; the system frees it when the process ends, however it ends.
+
+    An object store has no locks: there, two runs at once only do the same work twice.
+
+    Raises:
+        JobError: another process holds it.
+    """
+    if root.protocol not in LOCAL:
+        yield
+        return
+    import fcntl
+
+    root.mkdir(parents=True, exist_ok=True)
+    with Path(str(root), ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise JobError(
+                f"another run of `{name}` is going on (process {lock.read().strip() or '?'})",
+                where=str(root),
+                hint="wait for it, stop it, or give this job another name or storage",
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def write_whole(path: UPath, content: bytes) -> None:
+    """Replace a file: a reader finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.protocol in LOCAL:
+        beside = path.parent / f".{path.name}.{os.getpid()}"
+        beside.write_bytes(content)
+        Path(str(beside)).replace(str(path))
+    else:
+        path.write_bytes(content)  # object stores put a whole object or none
+
+
+def clear(path: UPath, keep: str = "") -> None:
+    """Remove what is in a folder, except what is called `keep`; without it, the folder as well."""
+    if not path.exists():
+        return
+    for child in path.iterdir():
+        if child.name != keep:
+            child.fs.rm(str(child.path if hasattr(child, "path") else child), recursive=True)
+    if not keep:
+        path.rmdir()

@@ -1,0 +1,62 @@
+"""The job file's settings: typed, frozen, checked when they are made.
+
+A field's description is its documentation: `ray-pipeline schema` prints them as JSON Schema, and
+editors show them. Reading the YAML and saying where in it an error stands is `jobfile.py`.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from ray_pipeline.job.base import Bound, Fraction, Settings
+from ray_pipeline.job.clean import Clean
+from ray_pipeline.job.data import ColumnSettings, Data, Split
+from ray_pipeline.job.features import Features
+from ray_pipeline.job.judge import Compress, Evaluate
+from ray_pipeline.job.model import Model, Range, Train, Tune
+from ray_pipeline.job.serve import Replicas, Serve
+from ray_pipeline.job.source import Source
+
+__all__ = [
+    "Bound",
+    "Clean",
+    "ColumnSettings",
+    "Compress",
+    "Data",
+    "Evaluate",
+    "Features",
+    "Fraction",
+    "Job",
+    "Model",
+    "Range",
+    "Replicas",
+    "Serve",
+    "Settings",
+    "Source",
+    "Split",
+    "Train",
+    "Tune",
+]
+
+
+class Job(Settings):
+    """A job: from raw data to an answering endpoint."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="Names the endpoint too.")
+    storage: str = Field(
+        "storage", description="Where all that the job makes is kept: a path or an fsspec URI."
+    )
+    data: Data
+    model: Model = Model()
+    train: Train = Train()
+    tune: Tune | None = None
+    evaluate: Evaluate = Evaluate()
+    compress: Compress = Compress()
+    serve: Serve = Serve()
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in {"v1", "v2", "metrics", "healthz"}:
+            raise ValueError(f"{name!r} is a path of the server's own; choose another name")
+        return name

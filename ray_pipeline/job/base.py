@@ -1,0 +1,34 @@
+"""What every section of the job file is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """A section of the job file: unknown keys are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def without(self, *sections: str) -> Self:
+        """The same settings with `sections` at their defaults: for what does not read them."""
+        defaults = {
+            name: type(self).model_fields[name].get_default(call_default_factory=True)
+            for name in sections
+        }
+        return self.model_copy(update=defaults)
+
+
+class Bound(Settings):
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        return self

@@ -1,0 +1,75 @@
+"""The rows: where they are, what they hold, and how they are divided."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ray_pipeline.job.base import Fraction, Settings
+from ray_pipeline.job.clean import Clean
+from ray_pipeline.job.features import Features
+from ray_pipeline.job.source import Place
+from ray_pipeline.schema import Kind, Role
+
+
+class ColumnSettings(Settings):
+    kind: Kind = Field(description="What the values are.")
+    role: Role = Field("feature", description="`ignore` keeps a column out of the model.")
+
+
+def _column_form(value: Any) -> str:
+    return "text" if isinstance(value, str) else "mapping"
+
+
+ColumnEntry = Annotated[
+    Annotated[Kind, Tag("text")] | Annotated[ColumnSettings, Tag("mapping")],
+    Discriminator(_column_form),
+]
+
+
+class Split(Settings):
+    validation: Fraction = Field(0.15, description="Share of rows for validation.")
+    test: Fraction = Field(
+        0.15, description="Share of rows for the final test, where there is no separate test file."
+    )
+    by: tuple[str, ...] = Field(
+        (),
+        description="Columns whose values decide a row's side (say, a customer id); all features "
+        "if empty. Equal values always fall on the same side.",
+    )
+    seed: int = 0
+
+
+class Data(Settings):
+    source: Place = Field(description="Where the rows are: a text, or a mapping with its `url`.")
+    test: Place | None = Field(None, description="A separate test file; replaces `split.test`.")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
+        "auto", description="`auto` goes by the file's extension, else CSV."
+    )
+    header: bool = Field(True, description="Whether CSV files begin with the columns' names.")
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    missing: tuple[str, ...] = Field(
+        (), description="Texts that mean `no value`, besides the empty one."
+    )
+    label: str = Field(description="The column to predict.")
+    columns: dict[str, ColumnEntry] = Field(
+        default_factory=dict,
+        description="Kinds by column name, in file order where there is no header; columns not "
+        "named here are inferred.",
+    )
+    clean: Clean = Clean()
+    split: Split = Split()
+    features: Features = Features()
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Data:
+        if not self.header and not self.columns:
+            raise ValueError("a file without a header needs `columns`, in the file's order")
+        if not self.header and self.label not in self.columns:
+            raise ValueError(f"label {self.label!r} is not among `columns`")
+        if self.split.validation + (0 if self.test else self.split.test) >= 1:
+            raise ValueError("`split.validation` and `split.test` leave no rows to train on")
+        if self.split.validation == 0:
+            raise ValueError("`split.validation` must be above 0: early stopping needs it")
+        return self

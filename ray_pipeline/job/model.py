@@ -1,0 +1,113 @@
+"""The network, its training, and the search for both their settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ray_pipeline.job.base import Fraction, Settings
+
+
+class Model(Settings):
+    name: str = Field(
+        "mlp", description="`mlp`, `resnet`, or your own as module:function.", examples=["resnet"]
+    )
+    width: int = Field(128, ge=1, description="Units in a hidden layer.")
+    depth: int = Field(2, ge=1, le=64, description="Hidden layers, or residual blocks.")
+    dropout: Fraction = 0.2
+    embedding: int = Field(
+        8, ge=1, description="Length of the vector that stands for a category or a number."
+    )
+    frequencies: int = Field(
+        16,
+        ge=0,
+        description="Sines and cosines that a number is given to the network as, besides itself: "
+        "they let it see fine steps; 0 for none.",
+    )
+    frequency_scale: float = Field(
+        4.0, gt=0, description="Standard deviation of the frequencies at the start of training."
+    )
+
+
+class Train(Settings):
+    strategy: Literal["auto", "ddp", "zero1", "zero2", "zero3"] = Field(
+        "auto",
+        description="How workers share the work: plain data parallel, or a DeepSpeed ZeRO stage.",
+    )
+    workers: int | Literal["auto"] = Field(
+        "auto",
+        description="Training processes. `auto`: one per GPU, or one inside the driver where the "
+        "cluster has no GPU; 0 asks for the latter.",
+    )
+    cpus: float = Field(1, gt=0, description="CPUs for a worker.")
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(512, ge=1, description="Rows per step, over all workers.")
+    learning_rate: float = Field(
+        2e-3, gt=0, description="Highest rate: reached after a tenth of the steps, then falls to 0."
+    )
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    patience: int = Field(
+        4, ge=1, description="Stop after this many epochs without a lower validation loss."
+    )
+    feed: Literal["auto", "memory", "stream"] = Field(
+        "auto",
+        description="`memory` shares the prepared rows through Ray's object store; `stream` reads "
+        "them again each epoch; `auto` streams what exceeds a quarter of that store.",
+    )
+    seed: int = 0
+
+    @field_validator("workers")
+    @classmethod
+    def _not_negative(cls, workers: int | str) -> int | str:
+        if isinstance(workers, int) and workers < 0:
+            raise ValueError("must be 0 or more, or auto")
+        return workers
+
+
+class Range(Settings):
+    """One dimension of a search: exactly one of the four."""
+
+    choice: tuple[Any, ...] | None = Field(None, min_length=1)
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    integer: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Range:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of choice, uniform, log_uniform, integer")
+        for bounds in (self.uniform, self.log_uniform, self.integer):
+            if bounds is not None and bounds[0] >= bounds[1]:
+                raise ValueError("the first bound must be below the second")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError("log_uniform needs bounds above 0")
+        return self
+
+
+class Tune(Settings):
+    trials: int = Field(16, ge=1, description="Settings tried.")
+    epochs: int = Field(8, ge=1, description="Epochs of the trials that are let run to the end.")
+    parallel: int | None = Field(
+        None, ge=1, description="Trials at a time; as many as fit the cluster if not given."
+    )
+    cpus: float = Field(1, gt=0, description="CPUs for a trial; may be a fraction.")
+    gpus: float = Field(0, ge=0, description="GPUs for a trial; may be a fraction.")
+    seed: int = 0
+    space: dict[str, Range] = Field(
+        min_length=1,
+        description="What is searched, by key: `model.…` or `train.…`.",
+        examples=[{"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}],
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _known_keys(cls, space: dict[str, Range]) -> dict[str, Range]:
+        known = [f"model.{key}" for key in Model.model_fields]
+        known += [f"train.{key}" for key in ("batch_size", "learning_rate", "weight_decay", "clip")]
+        for key in space:
+            if key not in known:
+                raise ValueError(f"{key!r} cannot be searched; these can: {', '.join(known)}")
+        return space
