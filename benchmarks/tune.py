@@ -5,8 +5,9 @@ trials in one process with Optuna alone: same networks, rows, epochs, schedule, 
 successive halving at the same rungs, torch using all cores. Each run is a process of its own, and
 the two take turns. Seconds run from the process's first import to the search's end, for both;
 only the cluster's start is left out, and shown beside. `search_s` is the search without imports.
+Each run has another seed: which trials are stopped early is luck.
 
-    python benchmarks/tune.py [--json] [--runs 3] [--features DIR]
+    python benchmarks/tune.py [--json] [--runs 5] [--features DIR]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,21 @@ SETTLING = 5.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are shown")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each; medians are shown")
     parser.add_argument("--features", help="prepared rows; made from the job's data if not given")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--one", choices=[*SEARCHES, "prepare"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps({**SEARCHES, "prepare": prepared_rows}[arguments.one](arguments.features)))
+        made = {**SEARCHES, "prepare": prepared_rows}[arguments.one]
+        print(json.dumps(made(arguments.features, arguments.seed)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        features = arguments.features or in_its_own_process("prepare", scratch)["features"]
+        features = arguments.features or in_its_own_process("prepare", scratch, 0)["features"]
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SEARCHES}
-        for _ in range(arguments.runs):
+        for seed in range(arguments.runs):
             for name, found in runs.items():
-                found.append(in_its_own_process(name, features))
+                found.append(in_its_own_process(name, features, seed))
     report(runs, arguments.json)
 
 
@@ -66,15 +70,16 @@ def report(runs: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
     finish("tune", rows, ratios, figures, as_json)
 
 
-def in_its_own_process(name: str, features: str) -> dict[str, Any]:
+def in_its_own_process(name: str, features: str, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--features", features]
+    command += ["--seed", str(seed)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(ended.stderr)
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def with_ray(features: str) -> dict[str, Any]:
+def with_ray(features: str, seed: int) -> dict[str, Any]:
     """Our search."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     first = time.monotonic()
@@ -100,7 +105,7 @@ def with_ray(features: str) -> dict[str, Any]:
             UPath(features),
             job.model,
             job.train,
-            job.tune,
+            job.tune.model_copy(update={"seed": seed}),
             out,
             work=work,
             progress=lambda event: None,
@@ -118,7 +123,7 @@ def with_ray(features: str) -> dict[str, Any]:
     }
 
 
-def with_optuna(features: str) -> dict[str, Any]:
+def with_optuna(features: str, seed: int) -> dict[str, Any]:
     """The same search as one would write it by hand."""
     first = time.monotonic()
     import optuna
@@ -127,7 +132,6 @@ def with_optuna(features: str) -> dict[str, Any]:
 
     from ray_pipeline import jobfile
     from ray_pipeline.data import features as prepared
-    from ray_pipeline.model import loop, zoo
     from ray_pipeline.model.search import distribution
     from ray_pipeline.model.settings import apply, value_at
 
@@ -146,54 +150,57 @@ def with_optuna(features: str) -> dict[str, Any]:
         for side in ("train", "validation")
     }
     space = {key: distribution(range_) for key, range_ in settings.space.items()}
-    epochs = 0
 
     def objective(trial: optuna.Trial) -> float:
-        nonlocal epochs
         chosen = {key: trial._suggest(key, space[key]) for key in space}
         model, train = apply(chosen, job.model, job.train)
-        torch.manual_seed(train.seed)
-        network = zoo.build(model, loop.inputs(described))
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            lr=train.learning_rate,
-            weight_decay=train.weight_decay,
-            fused=True,
-        )
-        per_epoch = len(sides["train"]["label"]) // train.batch_size
-        total = settings.epochs * per_epoch
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: loop.rate_factor(step, total)
-        )
-        best = (float("inf"), 0.0)
-        for epoch in range(settings.epochs):
-            train_one_epoch(network, optimizer, schedule, sides["train"], train)
-            loss, score = judged(network, sides["validation"])
-            epochs += 1
-            best = min(best, (loss, score))
-            trial.report(loss, epoch + 1)
-            trial.set_user_attr("score", best[1])
-            trial.set_user_attr("loss", best[0])
+        train = train.model_copy(update={"epochs": settings.epochs})
+        found = []
+        for loss, score in epochs_of(model, train, described, sides):
+            found.append((loss, score))
+            trial.report(loss, len(found))
+            trial.set_user_attr("epochs", len(found))
+            trial.set_user_attr("best", min(found))
             if trial.should_prune():
                 raise optuna.TrialPruned
-        return loss
+        return found[-1][0]
 
     study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=settings.seed),
+        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
     )
     study.enqueue_trial({key: value_at(key, job.model, job.train) for key in space})
     study.optimize(objective, n_trials=settings.trials)
     ended = time.monotonic()
-    top = min(study.trials, key=lambda trial: trial.user_attrs["loss"])
+    loss, score = min(trial.user_attrs["best"] for trial in study.trials)
     return {
         "seconds": ended - first,
         "search_s": ended - begun,
-        "epochs": epochs,
-        "score": top.user_attrs["score"],
-        "validation_loss": top.user_attrs["loss"],
+        "epochs": sum(trial.user_attrs["epochs"] for trial in study.trials),
+        "score": score,
+        "validation_loss": loss,
         "cluster_start_s": 0.0,
     }
+
+
+def epochs_of(model: Any, train: Any, described: Any, sides: Any) -> Iterator[tuple[float, float]]:
+    """Validation loss and score after each epoch of training a network of these settings."""
+    import torch
+
+    from ray_pipeline.model import loop, zoo
+
+    torch.manual_seed(train.seed)
+    network = zoo.build(model, loop.inputs(described))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+    )
+    steps = train.epochs * (len(sides["train"]["label"]) // train.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: loop.rate_factor(step, steps)
+    )
+    for _ in range(train.epochs):
+        train_one_epoch(network, optimizer, schedule, sides["train"], train)
+        yield judged(network, sides["validation"])
 
 
 def train_one_epoch(network: Any, optimizer: Any, schedule: Any, rows: Any, train: Any) -> None:
@@ -222,7 +229,7 @@ def judged(network: Any, rows: Any) -> tuple[float, float]:
     return loss.item(), (logits.argmax(1) == rows["label"]).double().mean().item()
 
 
-def prepared_rows(scratch: str) -> dict[str, Any]:
+def prepared_rows(scratch: str, seed: int) -> dict[str, Any]:
     """The income job's rows, cleaned, split and prepared below `scratch`."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray

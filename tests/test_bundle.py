@@ -144,7 +144,7 @@ def test_extra_file(folder):
 
 def test_what_the_registry_adds_is_no_extra_file(folder):
     (folder / "registered_model_meta").write_text("model_name: income\n")
-    bundle.opened(folder)
+    assert bundle.opened(folder).model.is_file()
 
 
 def test_no_manifest(folder):
@@ -264,7 +264,7 @@ def test_opening_unpickles_nothing(folder, monkeypatch):
 
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, unpickled)
-    bundle.opened(folder)
+    assert bundle.opened(folder).model.is_file()
 
 
 def test_errors_are_short_enough_to_read(folder):

@@ -221,4 +221,4 @@ def _serve_port() -> int | None:
 def _curl(release: Release, row: dict[str, Any]) -> str:
     key = ' -H "X-API-Key: $(ray-pipeline key)"' if release["auth"] == "key" else ""
     body = json.dumps({"rows": [row]}).replace("'", "'\\''")
-    return f"curl {release['url']}{key} -d '{body}'"
+    return f"curl -sS {release['url']}{key} -d '{body}'"
