@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Bound, Fraction, Settings
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
@@ -18,6 +19,7 @@ from ray_pipeline.job.serve import Replicas, Serve
 from ray_pipeline.job.source import Source
 
 __all__ = [
+    "Balance",
     "Bound",
     "Clean",
     "ColumnSettings",

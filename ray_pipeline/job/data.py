@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Fraction, Settings
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.features import Features
@@ -61,6 +62,9 @@ class Data(Settings):
     clean: Clean = Clean()
     split: Split = Split()
     features: Features = Features()
+    balance: Balance | None = Field(
+        None, description="Weights of the training rows, so that groups or classes count alike."
+    )
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Data:
