@@ -224,7 +224,7 @@ def _code_digest(function: Callable[..., Record]) -> str:
     """A digest over the sources of the function's own folder, and of the schema they share."""
     folder = Path(str(sys.modules[function.__module__].__file__)).parent
     code = hashlib.sha256(__version__.encode())
-    for path in (Path(__file__).parent / "schema.py", *sorted(folder.glob("*.py"))):
+    for path in (Path(__file__).parent / "schema.py", *sorted(folder.rglob("*.py"))):
         code.update(path.read_bytes())
     return code.hexdigest()[:16]
 

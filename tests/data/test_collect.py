@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from job_files import collected, data_of, file_of
 
-from ray_pipeline.data import collect, parts, readers, sources
+from ray_pipeline.data import collect, parts, sources
+from ray_pipeline.data.readers import delimited
 from ray_pipeline.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -115,10 +116,10 @@ def test_a_file_in_pieces_is_the_file_whole(tmp_path, monkeypatch):
 def test_row_numbers_over_many_blocks(tmp_path, monkeypatch):
     lines = [f"{i},{i % 2}" if i % 5 else f"{i}" for i in range(300)]
     path = file_of(tmp_path, "n,label\n" + "\n".join(lines))
-    monkeypatch.setattr(readers, "BLOCK", 64)
+    monkeypatch.setattr(delimited, "BLOCK", 64)
     data = data_of(path)
     (piece,) = sources.pieces(collect.files(data), data)
-    tables = list(readers.delimited_tables(piece, data, ["n", "label"]))
+    tables = list(delimited.tables(piece, data, ["n", "label"]))
     rows = [row for table in tables for row in table.to_pylist()]
     assert len(tables) > 10
     assert {row["_row"]: row["n"] or row["_raw"] for row in rows} == {
