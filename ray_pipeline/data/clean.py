@@ -1,4 +1,4 @@
-"""Texts to typed rows; what cannot be used goes to quarantine with its reason, and is counted."""
+"""Rows to typed rows; what cannot be used goes to quarantine with its reason, and is counted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
         DataError: unreadable files, more unusable rows than `clean.max_quarantined`, a label with
             one class, or classes in the test file that training never sees.
     """
-    files = [str(path) for path in collect.files(data)]
+    files = collect.places(data)
     rows = parts.executed(_typed_rows(data, schema).materialize)
     repeated = _repeated(rows, schema, files, drop=data.clean.duplicates == "drop")
     writing = partial(_written, schema=schema, files=files, repeated=repeated, out=out)
@@ -77,15 +77,14 @@ def _typed_rows(data: Data, schema: Schema) -> Dataset:
 def _typed(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
     """The schema's columns, typed; `_source`, `_row`, `_reason`, `_raw` and `_test`."""
     values, reasons = _parsed(table, schema, replace)
-    raw = pc.coalesce(table["_raw"], _joined(table, schema))
-    return pa.table(
-        values
-        | {"_source": table["_source"], "_row": table["_row"], "_reason": reasons}
-        | {
-            "_raw": pc.if_else(pc.is_valid(reasons), raw, pa.scalar(None, pa.string())),
-            "_test": pa.repeat(test, len(table)),
-        }
-    )
+    lineage = {
+        "_source": table["_source"],
+        "_row": table["_row"],
+        "_reason": reasons,
+        "_raw": _shown(table, schema, pc.is_valid(reasons)),
+        "_test": pa.repeat(test, len(table)),
+    }
+    return pa.table(values | lineage)
 
 
 def typed(
@@ -98,7 +97,8 @@ def typed(
     """
     whole = _typed(table, schema, replace or {}, test=False)
     usable = pc.is_null(whole["_reason"])
-    return whole.filter(usable).select(list(schema.names)), _aside(whole.filter(pc.invert(usable)))
+    good = whole.filter(usable).select(list(schema.names)).cast(schema.arrow())
+    return good, _aside(whole.filter(pc.invert(usable)))
 
 
 def _parsed(
@@ -119,26 +119,32 @@ def _parsed(
 
 
 def _replaced(
-    texts: pa.ChunkedArray, spellings: Mapping[str, str] | None, schema: Schema
+    values: pa.ChunkedArray, spellings: Mapping[str, str] | None, schema: Schema
 ) -> pa.ChunkedArray:
     if not spellings:
-        return texts
-    wanted = collect.cleaned_texts(pa.array(list(spellings.values()), pa.string()), schema)
+        return values
+    texts = parsing.as_texts(values)
+    wanted = parsing.present(pa.array(list(spellings.values()), pa.string()), schema.missing_texts)
     places = pc.index_in(texts, pa.array(list(spellings), pa.string()))
     return pc.if_else(pc.is_valid(places), wanted.take(places), texts)
 
 
-def _misfit_reasons(texts: pa.ChunkedArray, misfits: Any, column: Column) -> pa.ChunkedArray:
-    found = pc.if_else(misfits, texts, pa.scalar(None, pa.string()))
+def _misfit_reasons(values: pa.ChunkedArray, misfits: Any, column: Column) -> pa.ChunkedArray:
+    found = pc.if_else(misfits, parsing.as_texts(values), pa.scalar(None, pa.string()))
     shown = pc.utf8_slice_codeunits(found, 0, _SHOWN)
     expected = f"{column.name}: expected {parsing.EXPECTED[column.kind]}, found '"
     return pc.binary_join_element_wise(expected, shown, "'", "")
 
 
-def _joined(table: pa.Table, schema: Schema) -> pa.ChunkedArray:
-    """Each row's values as one text, as a file without quotes would have them."""
-    texts = [pc.cast(table[name], pa.string()) for name in schema.names]
-    return pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
+def _shown(table: pa.Table, schema: Schema, wanted: pa.ChunkedArray) -> pa.Array:
+    """The rows `wanted` as one text each, as they stood or else as a file without quotes would
+    have them; null for all others."""
+    some = table.filter(wanted)
+    texts = [parsing.as_texts(some[name]) for name in schema.names]
+    joined = pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
+    raw = pc.coalesce(some["_raw"], joined).combine_chunks()
+    nothing = pa.nulls(len(table), pa.string())
+    return pc.replace_with_mask(nothing, wanted.combine_chunks(), raw)
 
 
 def _aside(rows: pa.Table) -> pa.Table:
@@ -160,15 +166,17 @@ def _written(
     """Write a block's rows, to files named for the first row: a retry replaces them."""
     ids = duplicates.row_ids(table, files)
     repeats = repeated.reasons(ids, files)
-    raw = pc.coalesce(table["_raw"], _joined(table, schema))
     reasons = pc.coalesce(table["_reason"], repeats)
+    raw = _shown(table, schema, pc.is_valid(reasons))
     table = table.set_column(table.column_names.index("_raw"), "_raw", raw)
     table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
     usable = pc.is_null(reasons)
     good = table.filter(usable)
     name = f"{ids.min():016x}.parquet" if len(ids) else ""
     sides = {
-        test: good.filter(pc.equal(good["_test"], test)).select(list(schema.names))
+        test: good.filter(pc.equal(good["_test"], test))
+        .select(list(schema.names))
+        .cast(schema.arrow())
         for test in (False, True)
     }
     aside = _aside(table.filter(pc.invert(usable)))

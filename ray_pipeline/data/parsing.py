@@ -1,13 +1,18 @@
-"""Texts to typed values, a column at a time, with a mask of the texts that do not fit."""
+"""Columns to their kinds' types, with a mask of the values that do not fit.
+
+A column that already has a type that fits stays typed; all others go through texts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_pipeline.schema import Kind
+from ray_pipeline.data import dates
+from ray_pipeline.schema import ARROW_TYPES, Kind
 
 _INTEGER = r"^[+-]?[0-9]{1,38}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -23,19 +28,100 @@ EXPECTED: dict[Kind, str] = {
     "number": "number",
     "boolean": "true or false",
     "category": "text",
+    "date": "date (ISO 8601)",
+    "text": "text",
 }
 
 
-def parsed(texts: Column, kind: Kind) -> tuple[Column, Column | None]:
-    """The values of `texts` as the kind's Arrow type, and which texts do not fit (None: all do).
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is one of texts, which mean what they spell."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
-    Null stays null. Texts for infinities and NaN become null in a number or integer column. An
-    integer may carry a fraction of zeros (`39.0`), as pandas writes integers with gaps.
+
+def as_texts(values: Column) -> Column:
+    """A column of any flat type as texts, which for floats are exact; of bytes, only how many."""
+    if pa.types.is_dictionary(values.type):
+        values = pc.cast(values, values.type.value_type)
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        return pc.binary_join_element_wise(
+            pc.cast(pc.binary_length(values), pa.string()), "bytes", " "
+        )
+    return pc.cast(values, pa.string())
+
+
+def present(values: Column, missing: Collection[str]) -> Column:
+    """`values` with null for those that the texts `missing` stand for; texts lose outer space."""
+    if pa.types.is_dictionary(values.type) and is_text(values.type):
+        return _by_dictionary(values, missing)
+    if is_text(values.type):
+        trimmed = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+        return _without(trimmed, pa.array(sorted(missing), pa.string()))
+    spelled = [text for text in sorted(missing) if text]
+    if not spelled or pa.types.is_nested(values.type):
+        return values
+    found = pc.is_in(as_texts(values), pa.array(spelled, pa.string()))
+    return pc.if_else(found, pa.scalar(None, values.type), values)
+
+
+def _without(texts: Column, missing: pa.Array) -> Column:
+    return pc.if_else(pc.is_in(texts, missing), pa.scalar(None, pa.string()), texts)
+
+
+def _by_dictionary(values: Column, missing: Collection[str]) -> Column:
+    """As `present`, a look at each different text instead of at each row; a dictionary again."""
+    whole = values.unify_dictionaries() if isinstance(values, pa.ChunkedArray) else values
+    chunks = whole.chunks if isinstance(whole, pa.ChunkedArray) else [whole]
+    if not chunks:
+        return values
+    texts = present(chunks[0].dictionary, missing)
+    codes = texts.dictionary_encode()  # two texts may become one
+    parts = [
+        pa.DictionaryArray.from_arrays(codes.indices.take(chunk.indices), codes.dictionary)
+        for chunk in chunks
+    ]
+    return pa.chunked_array(parts) if isinstance(whole, pa.ChunkedArray) else parts[0]
+
+
+def parsed(values: Column, kind: Kind) -> tuple[Column, Column | None]:
+    """`values` as the kind's Arrow type, and which of them do not fit (None: all do).
+
+    Null stays null. Infinities and NaN, and texts for them, become null in a number or integer
+    column. A text of an integer may carry a fraction of zeros (`39.0`), as pandas writes integers
+    with gaps. Categories may stay dictionary-encoded.
     """
-    if kind == "category":
-        return texts, None
+    if not is_text(values.type):
+        typed = _fitted(values, kind)
+        if typed is not None:
+            return typed, None
+        values = as_texts(values)
+    if kind in ("category", "text"):
+        return values, None
+    return _parsed_texts(pc.cast(values, pa.string()), kind)
+
+
+def _fitted(values: Column, kind: Kind) -> Column | None:
+    """Typed values as the kind's type; None if the column must go through texts."""
+    found = values.type
+    if kind == "number":
+        if pa.types.is_floating(found) or pa.types.is_integer(found) or pa.types.is_decimal(found):
+            return _finite(pc.cast(values, pa.float64(), safe=False))
+        return None
+    if kind == "integer" and pa.types.is_integer(found) and found != pa.uint64():
+        return pc.cast(values, pa.int64())
+    if kind == "date" and (pa.types.is_timestamp(found) or pa.types.is_date(found)):
+        return pc.cast(values, dates.TYPE, safe=False)  # what is finer is cut off
+    return values if found == ARROW_TYPES[kind] else None
+
+
+def _parsed_texts(texts: Column, kind: Kind) -> tuple[Column, Column | None]:
     if kind == "boolean":
         return _booleans(texts)
+    if kind == "date":
+        return dates.parsed(texts)
     try:
         return _all_parsed(texts, kind), None
     except pa.ArrowInvalid:
@@ -52,6 +138,8 @@ def _all_parsed(texts: Column, kind: Kind) -> Column:
 
 
 def _finite(values: Column) -> Column:
+    if pc.all(pc.is_finite(values)).as_py() is not False:  # None: there is no value
+        return values
     return pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
 
 
@@ -87,12 +175,25 @@ def _misfits(texts: Column, fits: Column) -> Column:
     return pc.fill_null(pc.invert(known), False)
 
 
-def inferred(texts: Column) -> Kind:
-    """The narrowest kind that all of `texts` fit; a code such as `01234` is a category.
+def inferred(values: Column) -> Kind:
+    """The narrowest kind that all of `values` fit; a code such as `01234` is a category.
 
-    Without a single value, a column is a category.
+    Numbers, booleans and times are what their type says. Without a single value, a column is a category.
     """
-    values = texts.drop_null()
+    if pa.types.is_boolean(values.type):
+        return "boolean"
+    if pa.types.is_integer(values.type):
+        return "integer"
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        return "number"
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return "date"
+    return _inferred_of_texts(as_texts(values).drop_null())
+
+
+def _inferred_of_texts(values: Column) -> Kind:
+    if dates.all_dates(values):
+        return "date"
     if not len(values) or pc.any(pc.match_substring_regex(values, r"^[+-]?0[0-9]")).as_py():
         return "category"
     if pc.all(pc.is_in(pc.utf8_lower(values), pa.array(["true", "false"]))).as_py():

@@ -1,4 +1,4 @@
-"""Texts to values, against Python's own parsers."""
+"""Texts to values, against Python's own parsers, and typed values that stay as they are."""
 
 from __future__ import annotations
 
@@ -106,3 +106,63 @@ def test_booleans():
 )
 def test_inferred_kinds(texts, kind):
     assert parsing.inferred(pa.chunked_array([pa.array(texts, pa.string())])) == kind
+
+
+TYPED = [
+    (pa.array([1, None], pa.int16()), "integer", [1, None]),
+    (pa.array([1, None], pa.uint32()), "number", [1.0, None]),
+    (pa.array([1.0, 40.0, None]), "integer", [1, 40, None]),
+    (pa.array([0.1, math.nan, math.inf, None], pa.float32()), "number", [0.1, None, None, None]),
+    (pa.array([True, None]), "boolean", [True, None]),
+    (pa.array([1, 0, None], pa.int8()), "boolean", [True, False, None]),
+    (pa.array([1.5, 2.0, None]), "category", ["1.5", "2", None]),
+    (pa.array(["7", None]).dictionary_encode(), "integer", [7, None]),
+    (pa.array(["x", None]).dictionary_encode(), "category", ["x", None]),
+    (pa.array(["x", None], pa.large_string()), "category", ["x", None]),
+    (pa.array([2**64 - 1, 1], pa.uint64()), "number", [float(2**64), 1.0]),
+]
+
+
+@pytest.mark.parametrize(("values", "kind", "expected"), TYPED, ids=str)
+def test_typed_values_keep_their_meaning(values, kind, expected):
+    parsed, misfits = parsing.parsed(pa.chunked_array([values]), kind)
+    assert parsed.to_pylist() == pytest.approx(expected, abs=1e-7, nan_ok=False)
+    assert misfits is None or not any(misfits.to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([1.5, 2.0]), "integer"),
+        (pa.array([2**64 - 1, 1], pa.uint64()), "integer"),
+        (pa.array([7, 1]), "boolean"),
+        (pa.array([True, None]), "number"),
+    ],
+    ids=str,
+)
+def test_typed_values_that_do_not_fit(values, kind):
+    assert parsing.parsed(pa.chunked_array([values]), kind)[1].to_pylist() == [True, False]
+
+
+@given(
+    texts=st.lists(st.none() | st.sampled_from([" a", "a", "b ", "?", "", "NA"])),
+    cut=st.integers(0, 5),
+)
+def test_missing_texts_are_found_by_dictionary_as_by_row(texts, cut):
+    plain = pa.chunked_array(
+        [pa.array(texts[:cut], pa.string()), pa.array(texts[cut:], pa.string())]
+    )
+    expected = [
+        None if text is None or text.strip() in ("", "?") else text.strip() for text in texts
+    ]
+    assert parsing.present(plain, {"", "?"}).to_pylist() == expected
+    encoded = pa.chunked_array([chunk.dictionary_encode() for chunk in plain.chunks])
+    found = parsing.present(encoded, {"", "?"})
+    assert found.to_pylist() == expected
+    assert pa.types.is_dictionary(found.type)
+
+
+def test_missing_texts_also_mean_typed_values():
+    values = pa.chunked_array([[1, -999, None]])
+    assert parsing.present(values, {"", "-999", "?"}).to_pylist() == [1, None, None]
+    assert parsing.present(values, {""}) is values
