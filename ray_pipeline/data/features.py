@@ -13,7 +13,8 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import fitting, parts, quantiles
+from ray_pipeline.data import balance, fitting, parts, quantiles
+from ray_pipeline.data.balance import Weights
 from ray_pipeline.data.quantiles import Doubles
 from ray_pipeline.data.statistics import (
     FIRST_VALUE,
@@ -50,7 +51,12 @@ def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any
         for side in ("train", "validation")
         for path in parts.existing_files(split / side)
     ]
-    written = parts.results(items, partial(_prepared, statistics=statistics, out=out))
+    weights = None
+    if data.balance is not None:
+        weights = balance.fitted(split / "train", data.balance, schema)
+    written = parts.results(
+        items, partial(_prepared, statistics=statistics, weights=weights, out=out)
+    )
     return {
         "rows_in": sum(written),
         "rows_out": sum(written),
@@ -64,6 +70,7 @@ def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any
             )
         ),
         "method": statistics.method,
+        **({"balance": balance.described(weights)} if weights else {}),
     }
 
 
@@ -77,21 +84,32 @@ def load(path: UPath) -> Statistics:
     return Statistics.model_validate_json((path / STATISTICS).read_text())
 
 
-def _prepared(item: tuple[str, UPath], statistics: Statistics, out: UPath) -> int:
+def _prepared(
+    item: tuple[str, UPath], statistics: Statistics, weights: Weights | None, out: UPath
+) -> int:
+    """Write one file's rows as a model reads them, those of training weighed; their number."""
     side, path = item
-    ready = compiled_arrow(statistics)(parts.read(path))
+    rows = parts.read(path)
+    ready = compiled_arrow(statistics)(rows)
     empty = [name for name in ("numbers", "categories") if not ready[name].type.list_size]
-    parts.written(ready.drop_columns(empty), out / side / path.name)
-    return len(ready)
+    ready = ready.drop_columns(empty)
+    if weights is not None and side == "train":
+        ready = weights.applied(ready, rows)
+    parts.written(ready, out / side / path.name)
+    return len(rows)
 
 
 def read_matrix(path: UPath) -> dict[str, NDArray[Any]]:
-    """All rows of a side: `numbers` [N, F] float32, `categories` [N, C] int32, `label` [N]."""
+    """All rows of a side: `numbers` [N, F] float32, `categories` [N, C] int32, `label` [N].
+
+    And `weight` [N] float32, where `data.balance` gave the training rows one.
+    """
     table = pads.dataset(path.path, filesystem=path.fs, format="parquet").to_table()
     return {
         "numbers": _matrix(table, "numbers", np.float32),
         "categories": _matrix(table, "categories", np.int32),
         "label": table["label"].to_numpy(),
+        **({"weight": table["weight"].to_numpy()} if "weight" in table.column_names else {}),
     }
 
 

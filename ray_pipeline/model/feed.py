@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,16 +30,25 @@ Matrices = Mapping[str, NDArray[Any]]
 
 
 class Rows(NamedTuple):
-    """`numbers` [N, F] float32, `categories` [N, C] integer, `label` [N]."""
+    """`numbers` [N, F] float32, `categories` [N, C] integer, `label` [N].
+
+    `weight` [N] float32 is what a training row counts for in the loss; None where all count alike.
+    """
 
     numbers: Tensor
     categories: Tensor
     label: Tensor
+    weight: Tensor | None = None
 
     def to(self, device: torch.device) -> Rows:
         if device.type == "cpu":
             return self
-        return Rows(*(part.to(device, non_blocking=True) for part in self))
+        return self.mapped(lambda part: part.to(device, non_blocking=True))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """Each part changed in the same way."""
+        weight = None if self.weight is None else change(self.weight)
+        return Rows(change(self.numbers), change(self.categories), change(self.label), weight)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class MemoryFeed:
         self.place = place
         self.train = rows(train).to(place.device)
         own = slice(place.rank, None, place.world)
-        self.held_out = Rows(*(part[own] for part in rows(validation))).to(place.device)
+        self.held_out = rows(validation).mapped(itemgetter(own)).to(place.device)
         self.total = len(self.train.label)
         self.share, self.steps = _shared(self.total, batch_size, place.world)
 
@@ -86,7 +96,7 @@ class MemoryFeed:
         generator = torch.Generator().manual_seed(self.place.seed * 1_000_003 + epoch)
         order = torch.randperm(self.total, generator=generator).to(self.place.device)
         width = self.share * self.place.world
-        numbers, categories, label = self.train
+        numbers, categories, label, weight = self.train
         for step in range(self.steps):
             start = step * width + self.place.rank * self.share
             index = order[start : start + self.share]
@@ -94,11 +104,12 @@ class MemoryFeed:
                 numbers.index_select(0, index),
                 categories.index_select(0, index),
                 label.index_select(0, index),
+                None if weight is None else weight.index_select(0, index),
             )
 
     def validation(self) -> Iterator[Rows]:
-        parts = (torch.split(part, CHUNK) for part in self.held_out)
-        return (Rows(*chunk) for chunk in zip(*parts, strict=True))
+        for start in range(0, len(self.held_out.label), CHUNK):
+            yield self.held_out.mapped(itemgetter(slice(start, start + CHUNK)))
 
 
 class StreamFeed:
@@ -138,11 +149,13 @@ def dataset(folder: UPath) -> pads.Dataset:
 
 
 def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
-    """A prepared table's columns as arrays: `numbers` [N, F], `categories` [N, C], `label` [N]."""
+    """A prepared table's columns as arrays: `numbers` [N, F], `categories` [N, C], `label` [N],
+    and `weight` [N] if the table has it."""
     return {
         "numbers": _matrix(table, "numbers", np.float32),
         "categories": _matrix(table, "categories", np.int32),
         "label": table["label"].to_numpy(),
+        **({"weight": table["weight"].to_numpy()} if "weight" in table.column_names else {}),
     }
 
 
@@ -150,7 +163,7 @@ def rows(arrays: Matrices) -> Rows:
     """Tensors over the same memory as the arrays, which may be read-only: nothing writes there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return Rows(*(torch.from_numpy(arrays[name]) for name in Rows._fields))
+        return Rows(*(torch.from_numpy(arrays[name]) for name in Rows._fields if name in arrays))
 
 
 def _matrix(table: pa.Table, name: str, dtype: type[np.generic]) -> NDArray[Any]:

@@ -142,7 +142,8 @@ def train_epoch(
     done, steps = epoch * feed.steps, train.epochs * feed.steps
     for step, batch in enumerate(feed.training(epoch)):
         engine.set_learning_rate(train.learning_rate * rate_factor(done + step, steps))
-        loss = loss_of(engine.model(batch.numbers, batch.categories), batch.label, statistics)
+        logits = engine.model(batch.numbers, batch.categories)
+        loss = loss_of(logits, batch.label, statistics, batch.weight)
         engine.step(loss)
         total += loss.detach()
     mean = float(strategy.summed(total)) / feed.steps / feed.place.world
@@ -159,7 +160,11 @@ def train_epoch(
 def validate(
     engine: Engine, feed: Feed, statistics: Statistics, network: nn.Module
 ) -> dict[str, float]:
-    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression."""
+    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression.
+
+    Validation rows have no weights, whatever `data.balance` says: the loss that chooses the epoch
+    and the trial speaks of the rows as they come, and can be compared between runs.
+    """
     strategy.average_buffers(network)
     engine.model.eval()
     device = next(network.parameters()).device
@@ -183,11 +188,20 @@ def validate(
     return {"validation_loss": loss / rows, "score": score}
 
 
-def loss_of(logits: Tensor, label: Tensor, statistics: Statistics) -> Tensor:
-    """Mean cross entropy, or mean squared error on the standardised label."""
+def loss_of(
+    logits: Tensor, label: Tensor, statistics: Statistics, weight: Tensor | None = None
+) -> Tensor:
+    """Mean cross entropy, or mean squared error on the standardised label.
+
+    With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
+    another number, and a batch of light rows would count for as much as one of heavy ones.
+    """
+    reduction: Literal["none", "mean"] = "mean" if weight is None else "none"
     if statistics.task == "classification":
-        return cross_entropy(logits, label)
-    return mse_loss(logits[:, 0], standardised(label, statistics))
+        loss = cross_entropy(logits, label, reduction=reduction)
+    else:
+        loss = mse_loss(logits[:, 0], standardised(label, statistics), reduction=reduction)
+    return loss if weight is None else (weight * loss).mean()
 
 
 def standardised(label: Tensor, statistics: Statistics) -> Tensor:

@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from upath import UPath
 
-from ray_pipeline.data import features
+from ray_pipeline.data import cells, features
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
 
 BATCH_ROWS = 65_536
 MAX_GROUP_VALUES = 50
-NO_VALUE, OTHER_VALUES = "(missing)", "(other)"
+OTHER_VALUES = "(other)"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def predicted(
         labels.append(ready["label"].to_numpy())
         numbers, categories = _matrix(ready, "numbers"), _matrix(ready, "categories")
         outputs.append(model_outputs(model, statistics.label, numbers, categories))
-        kept.append(pa.table({name: _texts(raw[name]) for name in groups}))
+        kept.append(pa.table({name: cells.texts(raw[name]) for name in groups}))
     return Predictions(np.concatenate(labels), np.concatenate(outputs), pa.concat_tables(kept))
 
 
@@ -105,10 +104,6 @@ def table(predictions: Predictions, classes: tuple[str, ...] | None) -> pa.Table
 
 def _dataset(rows: UPath) -> pads.Dataset:
     return pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
-
-
-def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.cast(column, pa.string()), NO_VALUE)
 
 
 def _matrix(ready: pa.Table, name: str) -> NDArray[Any]:
