@@ -97,7 +97,7 @@ def test_it_stops_when_the_loss_no_longer_falls_and_keeps_the_best(fitted, featu
 
 
 def test_rows_may_be_streamed(fitted, ray_cluster):
-    record, _, _ = fitted(SETTINGS.model_copy(update={"feed": "stream", "epochs": 3}))
+    record, _, _ = fitted(SETTINGS.model_copy(update={"feed": "stream"}))
     assert record["feed"] == "stream"
     assert record["score"] > 0.8
 
