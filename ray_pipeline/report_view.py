@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from ray_pipeline import charts
@@ -21,6 +22,7 @@ _GROUP_FIGURES = {
     "mae": "MAE",
     "mean_error": "mean error",
 }
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # years 1 to 9999
 _LOSS = "validation_loss"  # what trials and epochs are chosen by
 _TRIALS_SHOWN = 8
 _FEWEST_SHOWN = 5  # a value held by fewer rows might point at a person
@@ -136,13 +138,22 @@ def _columns(record: Record) -> list[dict[str, Any]]:
             "missing": column.get("missing", 0) / rows if rows else None,
             "distinct": column.get("distinct"),
             "spark": _spark(column.get("histogram")),
-            "range": [column.get(key) for key in ("min", "mean", "max")]
-            if column.get("min") is not None
-            else None,
+            "range": _range(column),
             "top": _top(column.get("top"), rows),
         }
         for name, column in (cleaned.get("columns") or {}).items()
     ]
+
+
+def _range(column: Mapping[str, Any]) -> list[Any] | None:
+    """The smallest value, the mean and the largest; of dates, which are seconds, as texts."""
+    found = [column.get(key) for key in ("min", "mean", "max")]
+    if None in found:
+        return None
+    if column.get("kind") != "date":
+        return found
+    bounded = [min(max(value, _FIRST_SECOND), _LAST_SECOND) for value in found]
+    return [f"{datetime(1970, 1, 1) + timedelta(seconds=int(value))}" for value in bounded]
 
 
 def _spark(histogram: Any) -> Any:

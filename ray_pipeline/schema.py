@@ -8,7 +8,11 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal["integer", "number", "boolean", "category"]
+Kind = Literal["integer", "number", "boolean", "category", "date", "text"]
+"""A `category` has a vocabulary; a `text` is read word by word, and is never one."""
+
+TEXTS: tuple[Kind, ...] = ("category", "text")
+"""Kinds whose values are texts wherever they go; all others come to be numbers."""
 Role = Literal["feature", "label", "ignore"]
 
 ARROW_TYPES: dict[str, pa.DataType] = {
@@ -16,6 +20,8 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "number": pa.float64(),
     "boolean": pa.bool_(),
     "category": pa.string(),
+    "date": pa.timestamp("us", "UTC"),
+    "text": pa.string(),
 }
 
 
@@ -72,5 +78,6 @@ class Schema(BaseModel):
         return frozenset(("", *self.missing))
 
     def arrow(self) -> pa.Schema:
-        """The schema of cleaned rows: integer → int64, number → float64, category → string."""
+        """The schema of cleaned rows: integer → int64, number → float64, category
+        and text → string, date → timestamp[us, UTC]."""
         return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ray_pipeline.data import dates
 from ray_pipeline.schema import Column
 
 MOST_VALUES = 100_000
@@ -104,14 +105,21 @@ Summary = Moments | Counts
 
 
 def summarised(values: pa.ChunkedArray, column: Column) -> Summary:
-    """The summary of a typed column."""
-    if column.kind in {"integer", "number"}:
+    """The summary of a typed column: of a date its seconds since 1970, of a text its length."""
+    if column.kind in {"integer", "number", "date"}:
         return Moments.of(as_doubles(values))
+    if column.kind == "text":
+        return Moments.of(as_doubles(pc.utf8_length(values)))
     return Counts.of(pc.cast(values, pa.string()))
 
 
 def as_doubles(values: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Integers, numbers or booleans as doubles [N], null as NaN; beyond 2^53 to the nearest."""
+    """Integers, numbers, booleans, or times in seconds, as doubles [N], null as NaN.
+
+    Integers beyond 2^53 go to the nearest double.
+    """
+    if pa.types.is_timestamp(values.type):
+        return dates.seconds(values)
     doubles = pc.cast(values, pa.float64(), safe=False)
     found: NDArray[np.float64] = doubles.to_numpy(zero_copy_only=False)
     return found

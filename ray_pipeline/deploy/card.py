@@ -150,9 +150,10 @@ mlflow.pyfunc.load_model(".").predict(rows)  # a pandas DataFrame of raw rows
 def _inputs(schema: Schema) -> list[dict[str, Any]]:
     # Numbers are `any`: MLflow takes neither pandas' float columns (integers with a gap) as long
     # nor its integer columns as double; how they are read is checked when they are.
-    kinds = {"category": "string", "boolean": "boolean", "integer": "any", "number": "any"}
+    # Dates may come as texts, times or numbers.
+    kinds = {"category": "string", "text": "string", "boolean": "boolean"}
     return [
-        {"type": kinds[column.kind], "name": column.name, "required": True}
+        {"type": kinds.get(column.kind, "any"), "name": column.name, "required": True}
         for column in schema.features
     ]
 

@@ -12,7 +12,10 @@ from ray_pipeline.bundle import Manifest
 from ray_pipeline.deploy.protocol import Protocol, Rows, decoded
 from ray_pipeline.errors import RequestError
 
-DATATYPES = {"integer": "INT64", "number": "FP64", "boolean": "BOOL", "category": "BYTES"}
+DATATYPES = {
+    **{"integer": "INT64", "number": "FP64", "boolean": "BOOL"},
+    **{"category": "BYTES", "date": "BYTES", "text": "BYTES"},
+}
 
 
 def request(body: bytes, protocol: Protocol) -> tuple[dict[str, Any], Rows]:

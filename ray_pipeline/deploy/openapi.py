@@ -14,6 +14,8 @@ _JSON_TYPES: dict[str, list[str]] = {
     "number": ["number", "null"],
     "boolean": ["boolean", "null"],
     "category": ["string", "number", "boolean", "null"],
+    "date": ["string", "number", "null"],
+    "text": ["string", "null"],
 }
 _ERRORS = {
     400: "The body is not JSON.",
@@ -128,10 +130,11 @@ def _row(manifest: Manifest, example: dict[str, Any]) -> dict[str, Any]:
 
 def _property(column: Column, example: Any) -> dict[str, Any]:
     bounds = {"minimum": -(2**63), "maximum": 2**63 - 1} if column.kind == "integer" else {}
+    meaning = "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; "
     return {
         "type": _JSON_TYPES[column.kind],
         **bounds,
-        "description": "null means no value.",
+        "description": f"{meaning if column.kind == 'date' else ''}null means no value.",
         "examples": [example],
     }
 

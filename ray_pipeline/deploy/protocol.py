@@ -3,7 +3,8 @@
 A row carries every feature column; null means no value. Columns that the schema knows but the
 model does not read (the label, ignored ones) may be there and are not looked at; any other is an
 error. Integer columns take whole numbers (5 and 5.0), number columns any number, boolean columns
-true and false; category columns take texts, and numbers and booleans as their text.
+true and false; category columns take texts, and numbers and booleans as their text; text columns
+take texts; date columns ISO 8601 texts, and numbers as seconds since 1970 in UTC.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -18,8 +20,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_pipeline.data import dates
 from ray_pipeline.errors import RequestError
-from ray_pipeline.schema import Column, Schema
+from ray_pipeline.schema import TEXTS, Column, Schema
 
 Columns = dict[str, NDArray[Any]]
 Rows = list[Any]
@@ -31,12 +34,16 @@ _TYPES: dict[str, Any] = {
     "number": float | None,
     "boolean": bool | None,
     "category": str | int | float | bool | None,
+    "date": datetime | int | float | None,
+    "text": str | None,
 }
 EXPECTED = {
     "integer": "integer",
     "number": "number",
     "boolean": "true or false",
     "category": "text",
+    "date": "date (ISO 8601, or seconds since 1970)",
+    "text": "text",
 }
 
 
@@ -57,9 +64,10 @@ class Protocol:
         self._decode = _decoder(self._row, max_rows)
         self._values = _values_getter(len(self.features))
         kinds = [column.kind for column in self.features]
-        self._numbers = [index for index, kind in enumerate(kinds) if kind != "category"]
-        self._categories = [index for index, kind in enumerate(kinds) if kind == "category"]
-        self._names = [self.features[index].name for index in (*self._numbers, *self._categories)]
+        self._texts_at = [index for index, kind in enumerate(kinds) if kind in TEXTS]
+        self._numbers = [index for index, kind in enumerate(kinds) if kind not in TEXTS]
+        self._dates = [index for index, kind in enumerate(kinds) if kind == "date"]
+        self._names = [self.features[index].name for index in (*self._numbers, *self._texts_at)]
 
     def rows(self, body: bytes) -> Rows:
         """The rows of a body `{"rows": [{column: value, …}, …]}`.
@@ -91,11 +99,19 @@ class Protocol:
         ]
 
     def columns(self, rows: Rows) -> Columns:
-        """What a Predictor reads: float64 [N] with NaN, or object [N] of str with "", by column."""
-        by_column = list(zip(*map(self._values, rows), strict=True))
+        """What a Predictor reads: float64 [N] with NaN, or object [N] of str with "", by column.
+
+        Dates are seconds since 1970.
+        """
+        by_column: list[Any] = list(zip(*map(self._values, rows), strict=True))
+        for index in self._dates:
+            by_column[index] = [
+                dates.seconds_of(value) if isinstance(value, datetime) else value
+                for value in by_column[index]
+            ]
         # One array for all columns of a kind costs less than one each; None becomes NaN.
         numbers = np.array([by_column[index] for index in self._numbers], np.float64)
-        texts = np.array([self._texts(by_column[index]) for index in self._categories], np.object_)
+        texts = np.array([self._texts(by_column[index]) for index in self._texts_at], np.object_)
         return dict(zip(self._names, (*numbers, *texts), strict=True))
 
     def _texts(self, values: Iterable[Any]) -> list[str]:
@@ -145,7 +161,7 @@ class Protocol:
                     f"expected {EXPECTED[column.kind]}, found {_shown(row[column.name])}",
                     f"{place}.{column.name}",
                 )
-        return self._row(*(row[column.name] for column in self.features))
+        return self._row(*(_decoded(column, row[column.name]) for column in self.features))
 
 
 def decoded(body: bytes) -> Any:
@@ -213,6 +229,11 @@ def _values_getter(count: int) -> Callable[[Any], tuple[Any, ...]]:
     return attrgetter(*(f"f{index}" for index in range(count)))
 
 
+def _decoded(column: Column, value: Any) -> Any:
+    """A value that fits, as the fast way decodes it."""
+    return dates.moment(value) if column.kind == "date" and isinstance(value, str) else value
+
+
 def _fits(column: Column, value: Any) -> bool:
     if value is None:
         return True
@@ -220,6 +241,10 @@ def _fits(column: Column, value: Any) -> bool:
         return isinstance(value, bool) and column.kind in ("boolean", "category")
     if column.kind == "category":
         return isinstance(value, (str, int, float))
+    if column.kind == "text":
+        return isinstance(value, str)
+    if column.kind == "date" and isinstance(value, str):
+        return dates.moment(value) is not None
     if column.kind == "integer":
         return (
             isinstance(value, (int, float))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ray_pipeline.bundle import Bundle
+from ray_pipeline.data import dates, parsing
 from ray_pipeline.errors import BundleError, DataError
-from ray_pipeline.schema import Column, Schema
+from ray_pipeline.schema import TEXTS, Column, Schema
 
 Columns = dict[str, NDArray[Any]]
 
@@ -29,6 +30,8 @@ _ONNX_TYPES = {
     "number": "tensor(double)",
     "boolean": "tensor(double)",
     "category": "tensor(string)",
+    "date": "tensor(double)",
+    "text": "tensor(string)",
 }
 
 
@@ -60,7 +63,7 @@ class Predictor:
         """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
 
         `columns` holds an array [N] for every feature column, and nothing else: float64 with NaN
-        for no value, or object (str) with "" for no value.
+        for no value (of a date, its seconds since 1970), or object (str) with "" for no value.
         """
         output: NDArray[np.float32] = self._session.run(self._outputs, columns)[0]
         return output
@@ -106,8 +109,10 @@ def _array(table: pa.Table, column: Column, schema: Schema) -> NDArray[Any]:
         )
     values = table.column(column.name)
     try:
-        if column.kind == "category":
+        if column.kind in TEXTS:
             return _texts(values, schema)
+        if column.kind == "date":
+            return _seconds(values)
         return _floats(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
@@ -120,6 +125,16 @@ def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:
         values.cast(pa.float64(), safe=False), np.nan
     ).to_numpy()
     return floats
+
+
+def _seconds(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Times, ISO 8601 texts or numbers as seconds since 1970. Raises ArrowInvalid."""
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return _floats(values)
+    moments, misfits = parsing.parsed(values, "date")
+    if misfits is not None and pc.any(misfits).as_py():
+        raise pa.ArrowInvalid("a text is not a date (ISO 8601)")
+    return dates.seconds(moments)
 
 
 def _texts(values: pa.ChunkedArray, schema: Schema) -> NDArray[np.object_]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ray_pipeline.deploy.protocol import EXPECTED, Protocol
 from ray_pipeline.deploy.runtime import columns_from_table
-from ray_pipeline.errors import RequestError
+from ray_pipeline.errors import DataError, RequestError
 from ray_pipeline.schema import ARROW_TYPES, Column, Schema
 
 SCHEMA = Schema(
@@ -237,3 +237,71 @@ def test_any_row_is_read_or_refused_with_a_place(changes):
 def test_no_body_at_all_crashes_it(content):
     found = outcome(content)
     assert not isinstance(found, RequestError) or found.status in (400, 413, 422)
+
+
+DATED = Protocol(
+    Schema(
+        columns=(
+            Column(name="when", kind="date"),
+            Column(name="said", kind="text"),
+            Column(name="y", kind="number", role="label"),
+        )
+    ),
+    max_rows=9,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2013-01-01T05:00:00Z", 1357016400.0),
+        ("2013-01-01T05:00:00.25+02:00", 1357009200.25),
+        ("2013-01-01 05:00:00", 1357016400.0),
+        ("2013-01-01", 1356998400.0),  # not RFC 3339, found at leisure
+        ("2013-01-01 05:00", 1357016400.0),
+        ("1960-02-29T00:00:00Z", -310521600.0),
+        (1357016400, 1357016400.0),
+        (-0.5, -0.5),
+    ],
+)
+def test_dates_come_as_texts_or_seconds(value, seconds):
+    rows = DATED.rows(body({"when": value, "said": " fine "}))
+    assert {name: list(column) for name, column in DATED.columns(rows).items()} == {
+        "when": [seconds],
+        "said": ["fine"],
+    }
+    assert DATED.columns(DATED.rows_from({"when": [value], "said": ["x"]}, 1))["when"] == [seconds]
+
+
+def test_a_date_or_text_without_value():
+    found = DATED.columns(DATED.rows(body({"when": None, "said": None})))
+    assert math.isnan(found["when"][0])
+    assert list(found["said"]) == [""]
+
+
+@pytest.mark.parametrize("wrong", ["soon", "20130101", "2013-02-30", "2013-01-01T24:00", True, []])
+def test_what_is_no_date_is_refused(wrong):
+    with pytest.raises(RequestError, match=r"expected date \(ISO 8601") as caught:
+        DATED.rows(body({"when": wrong, "said": "x"}))
+    assert caught.value.where == "rows[0].when"
+
+
+@pytest.mark.parametrize("wrong", [5, True, ["x"]])
+def test_what_is_no_text_is_refused(wrong):
+    with pytest.raises(RequestError, match="expected text"):
+        DATED.rows(body({"when": 0, "said": wrong}))
+
+
+def test_dates_in_tables_and_in_requests_are_the_same():
+    schema = Schema(columns=DATED.features)
+    texts = ["2013-01-01T05:00:00Z", "2016-02-29", None]
+    said = pa.array(["a", "b", None])
+    typed = pa.array([1357016400, 1456704000, None], pa.timestamp("s", "UTC"))
+    for when in (pa.array(texts), typed, pa.array([1357016400, 1456704000, None])):
+        found = columns_from_table(pa.table({"when": when, "said": said}), schema)
+        np.testing.assert_array_equal(found["when"], [1357016400, 1456704000, np.nan])
+        assert found["said"].tolist() == ["a", "b", ""]
+    rows = DATED.rows(body(*({"when": text, "said": "a"} for text in texts)))
+    np.testing.assert_array_equal(DATED.columns(rows)["when"], found["when"])
+    with pytest.raises(DataError, match="not a date"):
+        columns_from_table(pa.table({"when": ["soon"], "said": ["a"]}), schema)

@@ -4,10 +4,10 @@ const form = document.getElementById("form");
 const at = (id) => document.getElementById(id);
 
 function value(field) {
-  const text = field.querySelector("input, select").value.trim();
+  const text = field.querySelector("input, select, textarea").value.trim();
   if (text === "") return null;
   if (field.dataset.kind === "boolean") return text === "true";
-  if (field.dataset.kind === "category") return text;
+  if (["category", "text"].includes(field.dataset.kind)) return text;
   const number = Number(text);
   return Number.isNaN(number) ? text : number; // the server says what is wrong with a text
 }
