@@ -179,7 +179,12 @@ def _keys_at(location: Location) -> list[str]:
     types: list[Any] = [Job]
     for part in location:
         types = [inner for kind in types for inner in _under(kind, part)]
-    return [key for kind in types if _is_model(kind) for key in kind.model_fields]
+    return [
+        field.alias or name
+        for kind in types
+        if _is_model(kind)
+        for name, field in kind.model_fields.items()
+    ]
 
 
 def _under(kind: Any, part: str | int) -> list[Any]:
@@ -222,4 +227,6 @@ def _placed(source: Source, folder: Path) -> Source:
 
 
 def _absolute(path: str, folder: Path) -> str:
+    if path.startswith("sqlite:///") and not path.startswith("sqlite:////"):
+        return "sqlite:///" + str((folder / path.removeprefix("sqlite:///")).resolve())
     return path if "://" in path else str((folder / Path(path).expanduser()).resolve())

@@ -1,23 +1,26 @@
-"""The job's files as a Ray Dataset of texts, and the schema of their rows."""
+"""The job's rows as a Ray Dataset, from wherever they are, and the schema of these rows."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from ray.data import Dataset
-from upath import UPath
 
 from ray_pipeline.data import parsing, parts, sources
+from ray_pipeline.data.connectors import connector
 from ray_pipeline.data.readers import READERS
-from ray_pipeline.data.sources import Piece, files, fingerprint
+from ray_pipeline.data.sources import files
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import ColumnSettings, Data, Source
 from ray_pipeline.schema import Column, Kind, Role, Schema
 
-__all__ = ["READERS", "files", "fingerprint", "rows", "schema"]
+__all__ = ["READERS", "files", "fingerprint", "places", "rows", "schema"]
 
 LINEAGE = ("_source", "_row", "_error", "_raw")
 RESERVED = (*LINEAGE, "_reason", "_test")
@@ -27,82 +30,111 @@ CLASSES = 20
 
 
 def rows(source: Source, data: Data, schema: Schema) -> Dataset:
-    """The rows of `source`: the schema's columns as trimmed texts, null where missing, and lineage.
+    """The rows of `source`: the schema's columns and their lineage.
 
-    `_source` is the file, `_row` the row's number in it; where a row does not parse `_error` says
-    why and `_raw` holds it, else both are null. Columns that the schema does not name are left
-    out. Files are read in parallel, large ones in pieces; errors of a file (DataError: not UTF-8,
-    a column not there, two of one name) are raised when the dataset is executed.
+    Texts are trimmed, and null where they stand for a missing value; values that the source has
+    typed keep their type. `_source` is the file or the database, `_row` the row's number in it;
+    where a row does not parse `_error` says why and `_raw` holds it, else both are null. Columns
+    that the schema does not name are left out. Pieces (files, ranges of bytes or keys) are read
+    in parallel; errors of the place (DataError: not UTF-8, a column not there, a table gone) are
+    raised when the dataset is executed.
     """
     parts.quiet()
-    pieces = sources.pieces(sources.listed(source.url), data)
-    return parts.pieced(pieces, partial(_texts, data=data, schema=schema))
+    pieces = connector(source).pieces(source, data)
+    return parts.pieced(pieces, partial(_rows, source=source, data=data, schema=schema))
 
 
-def _texts(piece: Piece, data: Data, schema: Schema) -> Iterator[pa.Table]:
-    for table in READERS[piece.format].tables(piece, data, schema.names):
-        columns = {name: cleaned_texts(table[name], schema) for name in schema.names}
-        lineage = {"_source": pa.repeat(str(piece.path), len(table))}
-        lineage |= {name: table[name] for name in LINEAGE[1:]}
-        yield pa.table(columns | lineage)
+def _rows(piece: Any, source: Source, data: Data, schema: Schema) -> Iterator[pa.Table]:
+    for table in connector(source).tables(piece, data, schema.names):
+        yield _cleaned(table, source, schema)
 
 
-def cleaned_texts(texts: pa.ChunkedArray, schema: Schema) -> pa.ChunkedArray:
-    """Texts without surrounding white space; null where they stand for a missing value."""
-    trimmed = pc.utf8_trim_whitespace(texts)
-    missing = pc.is_in(trimmed, pa.array(sorted(schema.missing_texts)))
-    return pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+def _cleaned(table: pa.Table, source: Source, schema: Schema) -> pa.Table:
+    columns = {name: parsing.present(table[name], schema.missing_texts) for name in schema.names}
+    named = "_source" in table.column_names
+    place = table["_source"] if named else pa.repeat(str(source), len(table))
+    return pa.table(columns | {"_source": place} | {name: table[name] for name in LINEAGE[1:]})
+
+
+def places(data: Data) -> list[str]:
+    """All that `_source` may say, in order: the source's files or database, then the test's."""
+    return [place for side in _sides(data) for place in connector(side).places(side, data)]
+
+
+def fingerprint(data: Data) -> str:
+    """A digest of what the rows are, other when they are others. Raises DataError."""
+    kept = [[str(side), connector(side).fingerprint(side, data)] for side in _sides(data)]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def _sides(data: Data) -> list[Source]:
+    return [data.source] + ([data.test] if data.test else [])
 
 
 def schema(data: Data) -> Schema:
-    """The columns of the job's rows, in the order of the first file.
+    """The columns of the job's rows, in the order of the first file, or of the table.
 
-    Kinds that the job does not give are inferred from the first file's first rows.
+    Kinds that the job does not give are what the source says of them, or else inferred from its
+    first rows.
 
     Raises:
-        DataError: a file is missing, empty or unreadable, or has not a column that the job names.
+        DataError: a source is missing, empty or unreadable, or has not a column that the job
+            names.
     """
-    paths = files(data)
-    names = _names(paths[0], data)
+    source = data.source
+    names, where = connector(source).names(source, data), places(data)[0]
     named = [*data.columns, *data.clean.replace, *data.split.by, data.label]
-    sources.checked_names(names, named, str(paths[0]))
+    sources.checked_names(names, named, where)
     if clash := [name for name in names if name in RESERVED]:
-        raise DataError(f"a column is called `{clash[0]}`", where=str(paths[0]), hint="rename it")
-    for path in paths[1:]:
-        sources.checked_names(_names(path, data), names, str(path))
-    kinds = _kinds(paths[0], data, [name for name in names if name not in data.columns])
+        raise DataError(f"a column is called `{clash[0]}`", where=where, hint="rename it")
+    if data.test:
+        sources.checked_names(connector(data.test).names(data.test, data), names, str(data.test))
+    kinds = _kinds(source, data, [name for name in names if name not in data.columns])
     return Schema(columns=tuple(_column(name, data, kinds) for name in names), missing=data.missing)
-
-
-def _names(path: UPath, data: Data) -> list[str]:
-    return READERS[sources.format_of(path, data)].names(path, data)
 
 
 def _column(name: str, data: Data, kinds: dict[str, Kind]) -> Column:
     given = data.columns.get(name)
-    if given is None:
-        given = kinds[name]
+    if given is None:  # a day to predict is one of several, not a point on a line
+        given = "category" if name == data.label and kinds[name] == "date" else kinds[name]
     role: Role = given.role if isinstance(given, ColumnSettings) else "feature"
     kind = given.kind if isinstance(given, ColumnSettings) else given
     return Column(name=name, kind=kind, role="label" if name == data.label else role)
 
 
-def _kinds(path: UPath, data: Data, names: Sequence[str]) -> dict[str, Kind]:
-    """The kinds of the columns `names`, from the first rows of a file."""
-    if not names:
-        return {}
-    texts = Schema(
-        columns=tuple(Column(name=name, kind="category") for name in names), missing=data.missing
-    )
-    piece = Piece(path, sources.format_of(path, data))
-    sample = next(_texts(piece, data, texts), None)
-    if sample is None or not pc.any(pc.is_null(sample["_error"])).as_py():
-        raise DataError("no row can be read", where=str(path), expected=f"{len(names)} fields")
-    kinds = {name: parsing.inferred(sample[name]) for name in names}
-    if kinds.get(data.label) == "integer" and _few(sample[data.label]):
+def _kinds(source: Source, data: Data, names: Sequence[str]) -> dict[str, Kind]:
+    """The kinds of the columns `names`: as the source says, or else as its first rows show."""
+    said = connector(source).kinds(source, data)
+    kinds = {name: said[name] for name in names if name in said}
+    unsaid = [name for name in names if name not in said]
+    unsure = [data.label] if kinds.get(data.label) in {"integer", "number"} else []
+    if not unsaid + unsure:
+        return kinds
+    sample = _sample(source, data, unsaid + unsure)
+    for name in unsaid:
+        kinds[name] = parsing.inferred(sample[name])
+    if kinds.get(data.label) in {"integer", "number"} and _few_whole(sample[data.label]):
         kinds[data.label] = "category"
     return kinds
 
 
-def _few(texts: pa.ChunkedArray) -> bool:
-    return bool(pc.count_distinct(texts).as_py() <= CLASSES)
+def _sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table:
+    """The first rows' values in the columns `names`. Raises DataError where there are none."""
+    texts = Schema(
+        columns=tuple(Column(name=name, kind="category") for name in names), missing=data.missing
+    )
+    found = connector(source)
+    if found.sample:
+        table = found.sample(source, data, names)
+    else:
+        table = next(found.tables(found.pieces(source, data)[0], data, names), None)
+    if table is None or not pc.any(pc.is_null(table["_error"])).as_py():
+        where = found.places(source, data)[0]
+        raise DataError("no row can be read", where=where, expected=f"{len(names)} fields")
+    return _cleaned(table, source, texts)
+
+
+def _few_whole(values: pa.ChunkedArray) -> bool:
+    """Whether these numbers look like the classes of a label: whole, and few different ones."""
+    whole = parsing.parsed(values, "integer")[1] is None
+    return whole and bool(pc.count_distinct(values).as_py() <= CLASSES)

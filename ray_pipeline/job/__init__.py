@@ -16,7 +16,7 @@ from ray_pipeline.job.features import Features
 from ray_pipeline.job.judge import Compress, Evaluate
 from ray_pipeline.job.model import Model, Range, Train, Tune
 from ray_pipeline.job.serve import Replicas, Serve
-from ray_pipeline.job.source import Source
+from ray_pipeline.job.source import Join, Source
 
 __all__ = [
     "Balance",
@@ -29,6 +29,7 @@ __all__ = [
     "Features",
     "Fraction",
     "Job",
+    "Join",
     "Model",
     "Range",
     "Replicas",

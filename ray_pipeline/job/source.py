@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ray_pipeline.job.base import Settings
+
+_FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SECRETS = {"password", "passwd", "pwd", "secret", "token", "sslpassword"}
+
+
+class Join(Settings):
+    """Another table, joined in the database to the rows read so far."""
+
+    table: str = Field(description="The other table, as `table` or `schema.table`.")
+    on: tuple[str, ...] | dict[str, str] = Field(
+        description="Columns that are equal: their common names, or a mapping from the name so "
+        "far (`column`, or `table.column`) to the other table's.",
+        min_length=1,
+    )
+    how: Literal["left", "inner"] = Field(
+        "left", description="`left` keeps rows without a match, with nulls; `inner` drops them."
+    )
+    columns: tuple[str, ...] | dict[str, str] | None = Field(
+        None,
+        description="Columns to take, or a mapping from their names to new ones; all but `on` if "
+        "absent.",
+    )
 
 
 class Source(Settings):
@@ -14,11 +38,80 @@ class Source(Settings):
 
     url: str = Field(
         description="File, folder or glob, relative to the job file; any fsspec URI; or a "
-        "database's URL, without its password."
+        "database's URL, without its password: that comes from the environment, either by the "
+        "database's own variables (PGPASSWORD, MYSQL_PWD, REDIS_PASSWORD) or where the URL says "
+        "`${NAME}`."
+    )
+    table: str | None = Field(None, description="Table or collection of a database.")
+    query: str | None = Field(None, description="A SELECT instead of a table.")
+    namespace: str | None = Field(
+        None, alias="schema", description="The database schema of `table` and of joined tables."
+    )
+    join: tuple[Join, ...] = Field((), description="Tables joined to `table` by the database.")
+    key: str | None = Field(
+        None,
+        description="Column of whole numbers, dates or texts by whose ranges tasks share the "
+        "reading; the primary key if absent.",
+    )
+    partitions: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Ranges, read in parallel; by the number of rows if absent.",
+    )
+    pattern: str | None = Field(None, description="Redis: the keys to read, such as `user:*`.")
+    sheet: str | None = Field(None, description="Sheet of an Excel file; the first if absent.")
+    version: int | str | None = Field(
+        None,
+        description="Version of a Delta, Iceberg or Lance table: its number, a tag or branch, for "
+        "Delta a time (ISO 8601); the newest if absent.",
     )
 
+    @property
+    def scheme(self) -> str:
+        """`postgresql` of `postgresql+psycopg://…`; empty for a path."""
+        return self.url.partition("://")[0].partition("+")[0].lower() if "://" in self.url else ""
+
+    @property
+    def place(self) -> str:
+        """The URL without user, password and parameters: what may be shown and stored."""
+        if "://" not in self.url:
+            return self.url
+        scheme, _, rest = self.url.partition("://")
+        before, slash, path = rest.partition("/")
+        return f"{scheme}://{before.rpartition('@')[2]}{slash}{path}"
+
     def __str__(self) -> str:
-        return self.url
+        what = self.table or self.pattern or ("query" if self.query else "")
+        return f"{self.place.partition('?')[0]} {what}" if what else self.place
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if _password(self.url):
+            raise ValueError(
+                "the URL holds a password; write `${NAME}` in its place and set NAME in the "
+                "environment"
+            )
+        if self.table and self.query:
+            raise ValueError("give `table` or `query`, not both")
+        if self.join and not self.table:
+            raise ValueError("`join` needs a `table` to join to; a query can join by itself")
+        if self.partitions and self.partitions > 1 and self.query and not self.key:
+            raise ValueError("to read a query in `partitions`, name the `key` column to divide by")
+        if (self.table or self.query or self.pattern) and "://" not in self.url:
+            raise ValueError("`table`, `query` and `pattern` need the URL of a database")
+        return self
+
+
+def _password(url: str) -> str | None:
+    """A password that the URL spells out, be it before the host or among the parameters."""
+    if "://" not in url:
+        return None
+    rest = url.partition("://")[2]
+    user = rest.partition("/")[0].rpartition("@")[0]
+    given = [user.partition(":")[2]]
+    given += [value for name, value in parse_qsl(urlsplit(url).query) if name.lower() in _SECRETS]
+    return next((text for text in given if text and not _FROM_ENVIRONMENT.fullmatch(text)), None)
 
 
 def _whole(value: Any) -> Any:

@@ -177,7 +177,7 @@ def test_typed_takes_any_table_of_collected_texts(tmp_path):
         update={"columns": tuple(c.model_copy(update={"role": "feature"}) for c in schema)}
     )
     (piece,) = pieces(collect.files(data), data)
-    (table,) = collect._texts(piece, data, schema)
+    (table,) = collect._rows(piece, data.source, data, schema)
     usable, aside = clean.typed(table, unlabelled)
     assert usable.to_pydict() == {"age": [5], "label": [None]}
     assert aside.column_names == ["source", "row", "reason", "raw"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from job_files import data_of, file_of
 from upath import UPath
 
-from ray_pipeline.data import sources
+from ray_pipeline.data import collect, sources
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError
 
@@ -62,10 +62,10 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     path = file_of(tmp_path, "a\n1\n")
     test = file_of(tmp_path, "a\n2\n", "test.csv")
     data = data_of(path, test=str(test))
-    before = sources.fingerprint(data)
-    assert sources.fingerprint(data) == before
+    before = collect.fingerprint(data)
+    assert collect.fingerprint(data) == before
     file_of(tmp_path, "a\n22\n", "test.csv")
-    assert sources.fingerprint(data) != before
+    assert collect.fingerprint(data) != before
 
 
 @pytest.mark.parametrize(

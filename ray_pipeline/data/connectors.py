@@ -1,0 +1,120 @@
+"""CONNECTORS: what `collect` asks of a place that rows come from, by the scheme of its URL.
+
+Files, wherever they lie, are the default. To read from elsewhere, put a Connector under a scheme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ray_pipeline.data import sources
+from ray_pipeline.data.readers import READERS
+from ray_pipeline.data.sources import Piece
+from ray_pipeline.errors import DataError
+from ray_pipeline.job import Data, Source
+from ray_pipeline.schema import Kind
+
+
+def _one(source: Source, data: Data) -> list[str]:
+    return [str(source)]
+
+
+class Connector(NamedTuple):
+    """How one kind of place is read; every function may raise DataError.
+
+    `fingerprint(source, data)`: JSON-able, other when the rows are others, without secrets.
+    `names(source, data)`: the columns, in order.
+    `kinds(source, data)`: what the place itself says of its columns' kinds; may lack any.
+    `pieces(source, data)`: picklable parts, one task each, which together hold each row once.
+    `tables(piece, data, names)`: tables with the columns `names` of any Arrow type, and `_row`
+    (the row's number, unique in its place, 0 to 2⁴⁰), `_error` and `_raw` (texts, null in sound
+    rows); `_source` too, if there is more than one place.
+    `sample(source, data, names)`: the first rows, as `tables`; of the first piece if absent.
+    `places(source, data)`: all that `_source` may say, in order; `str(source)` if absent.
+    """
+
+    fingerprint: Callable[[Source, Data], Any]
+    names: Callable[[Source, Data], list[str]]
+    kinds: Callable[[Source, Data], dict[str, Kind]]
+    pieces: Callable[[Source, Data], Sequence[Any]]
+    tables: Callable[[Any, Data, Sequence[str]], Iterator[pa.Table]]
+    sample: Callable[[Source, Data, Sequence[str]], pa.Table | None] | None = None
+    places: Callable[[Source, Data], list[str]] = _one
+
+
+def connector(source: Source) -> Connector:
+    """The connector for a source's URL. Raises DataError where a database's is not known."""
+    if source.scheme in CONNECTORS:
+        found = CONNECTORS[source.scheme]
+        if isinstance(found, Connector):
+            return found
+        connected: Connector = import_module(found).CONNECTOR
+        return connected
+    if source.table or source.query or source.pattern:
+        raise DataError(
+            f"no database is known by `{source.scheme}://`",
+            where=str(source),
+            expected=", ".join(f"{scheme}://" for scheme in CONNECTORS),
+        )
+    return FILES
+
+
+def _file_names(source: Source, data: Data) -> list[str]:
+    paths = sources.listed(source.url)
+    first, *others = (_reader_names(path, data) for path in paths)
+    for path, names in zip(paths[1:], others, strict=True):
+        sources.checked_names(names, first, str(path))
+    return first
+
+
+def _reader_names(path: Any, data: Data) -> list[str]:
+    return READERS[sources.format_of(path, data)].names(path, data)
+
+
+def _file_kinds(source: Source, data: Data) -> dict[str, Kind]:
+    path = sources.listed(source.url)[0]
+    return READERS[sources.format_of(path, data)].kinds(path, data)
+
+
+def _file_fingerprint(source: Source, data: Data) -> Any:
+    """The files' names, sizes and times, by fsspec's `ukey`."""
+    return [[str(path), path.fs.ukey(path.path)] for path in sources.listed(source.url)]
+
+
+def _file_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
+    for table in READERS[piece.format].tables(piece, data, names):
+        yield table.append_column("_source", pa.repeat(str(piece.path), len(table)))
+
+
+def _file_sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table | None:
+    path = sources.listed(source.url)[0]
+    return next(_file_tables(Piece(path, sources.format_of(path, data)), data, names), None)
+
+
+FILES = Connector(
+    fingerprint=_file_fingerprint,
+    names=_file_names,
+    kinds=_file_kinds,
+    pieces=lambda source, data: sources.pieces(sources.listed(source.url), data),
+    tables=_file_tables,
+    sample=_file_sample,
+    places=lambda source, data: [str(path) for path in sources.listed(source.url)],
+)
+
+_SQL = "ray_pipeline.data.sql"
+CONNECTORS: dict[str, Connector | str] = {
+    "postgresql": _SQL,
+    "mysql": _SQL,
+    "mariadb": _SQL,
+    "sqlite": _SQL,
+    "mssql": _SQL,
+    "oracle": _SQL,
+    "redis": "ray_pipeline.data.redis_keys",
+    "rediss": "ray_pipeline.data.redis_keys",
+    "mongodb": "ray_pipeline.data.mongo",
+}
+"""By scheme: a Connector, or the module that has it as CONNECTOR and is imported when needed."""
