@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ray_pipeline.data import sources
-from ray_pipeline.data.readers import READERS
+from ray_pipeline.data import readers, sources
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
@@ -63,43 +62,47 @@ def connector(source: Source) -> Connector:
     return FILES
 
 
+def _at(source: Source, data: Data) -> Data:
+    """The settings to read `source` with, be it the job's source or its test file."""
+    return data.model_copy(update={"source": source})
+
+
 def _file_names(source: Source, data: Data) -> list[str]:
     paths = sources.listed(source.url)
-    first, *others = (_reader_names(path, data) for path in paths)
+    first, *others = (readers.names(path, _at(source, data)) for path in paths)
     for path, names in zip(paths[1:], others, strict=True):
         sources.checked_names(names, first, str(path))
     return first
 
 
-def _reader_names(path: Any, data: Data) -> list[str]:
-    return READERS[sources.format_of(path, data)].names(path, data)
-
-
 def _file_kinds(source: Source, data: Data) -> dict[str, Kind]:
-    path = sources.listed(source.url)[0]
-    return READERS[sources.format_of(path, data)].kinds(path, data)
+    return readers.kinds(sources.listed(source.url)[0], _at(source, data))
 
 
 def _file_fingerprint(source: Source, data: Data) -> Any:
-    """The files' names, sizes and times, by fsspec's `ukey`."""
-    return [[str(path), path.fs.ukey(path.path)] for path in sources.listed(source.url)]
+    paths = sources.listed(source.url)
+    return [[str(path), readers.version(path, _at(source, data))] for path in paths]
+
+
+def _file_pieces(source: Source, data: Data) -> list[Piece]:
+    return readers.pieces(sources.listed(source.url), _at(source, data))
 
 
 def _file_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
-    for table in READERS[piece.format].tables(piece, data, names):
+    for table in readers.tables(piece, data, names):
         yield table.append_column("_source", pa.repeat(str(piece.path), len(table)))
 
 
 def _file_sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table | None:
-    path = sources.listed(source.url)[0]
-    return next(_file_tables(Piece(path, sources.format_of(path, data)), data, names), None)
+    path, at = sources.listed(source.url)[0], _at(source, data)
+    return next(_file_tables(Piece(path, sources.format_of(path, at)), at, names), None)
 
 
 FILES = Connector(
     fingerprint=_file_fingerprint,
     names=_file_names,
     kinds=_file_kinds,
-    pieces=lambda source, data: sources.pieces(sources.listed(source.url), data),
+    pieces=_file_pieces,
     tables=_file_tables,
     sample=_file_sample,
     places=lambda source, data: [str(path) for path in sources.listed(source.url)],

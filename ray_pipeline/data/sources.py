@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal, cast
@@ -15,7 +13,7 @@ from ray_pipeline.data import parts
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "excel", "delta", "iceberg", "lance"]
 
 FORMATS: dict[str, Format] = {
     ".csv": "csv",
@@ -25,17 +23,33 @@ FORMATS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xlsb": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
+    ".lance": "lance",
 }
+TABLES: dict[Format, tuple[str, str]] = {
+    "delta": ("_delta_log", ""),
+    "iceberg": ("metadata", ".metadata.json"),
+    "lance": ("_versions", ".manifest"),
+}
+"""Folders that are tables: the folder in which they keep their versions, and its files' ending."""
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 PIECE_BYTES = 64 << 20
-"""Larger text files are read in pieces of this size."""
+"""Larger text files, and the data files of tables, are read in pieces of this size."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a file: the lines that begin in [start, end), or the whole file without an `end`.
+    """Part of a file or table: what begins in [start, end), or all of it without an `end`.
 
-    `lines` is the number of lines that begin before `start`.
+    A text file is counted in bytes, a table in data files. `lines` is the number of lines, or
+    rows, before `start`; `part` the sheet of an Excel file, or the version of a table.
     """
 
     path: UPath
@@ -43,12 +57,14 @@ class Piece:
     start: int = 0
     end: int | None = None
     lines: int = 0
+    part: int | str | None = None
 
 
 def listed(location: str) -> list[UPath]:
     """The files of a file, folder, glob or fsspec URI, in the order of their names.
 
-    A folder is searched to its depth, without names that begin with `.` or `_`.
+    A folder is searched to its depth, without names that begin with `.` or `_`; one that is a
+    table stands for itself.
 
     Raises:
         DataError: nothing is there, or a file is empty.
@@ -57,8 +73,8 @@ def listed(location: str) -> list[UPath]:
     paths = _found(root)
     if not paths:
         raise DataError("there is no such file", where=location, hint=_nearest(root))
-    found = [(path, path.stat().st_size) for path in paths]
-    if empty := [path for path, size in found if not size]:
+    found = [(path, path.fs.info(path.path)) for path in paths]
+    if empty := [path for path, info in found if info["type"] == "file" and not info["size"]]:
         raise DataError("the file is empty", where=str(empty[0]), expected="rows of data")
     return paths
 
@@ -66,12 +82,28 @@ def listed(location: str) -> list[UPath]:
 def _found(root: UPath) -> list[UPath]:
     fs, path = root.fs, root.path
     if any(mark in path for mark in "*?[") and not fs.exists(path):
-        names = [name for name in fs.glob(path) if fs.isfile(name)]
+        names = [
+            name for name in fs.glob(path) if fs.isfile(name) or table_format(_like(root, name))
+        ]
+    elif table_format(root):
+        names = [path]
     elif fs.isdir(path):
         names = [name for name in fs.find(path) if not _hidden(name.removeprefix(path))]
     else:
         names = [path] if fs.exists(path) else []
     return [_like(root, str(name)) for name in sorted(names)]
+
+
+def table_format(folder: UPath) -> Format | None:
+    """What kind of table a folder is; None if it is none."""
+    fs, path = folder.fs, folder.path.rstrip("/")
+    if not fs.isdir(path):
+        return None
+    for kind, (inside, ending) in TABLES.items():
+        log = f"{path}/{inside}"
+        if fs.isdir(log) and any(str(n).endswith(ending) for n in fs.ls(log, detail=False)):
+            return kind
+    return None
 
 
 def _hidden(name: str) -> bool:
@@ -100,22 +132,15 @@ def files(data: Data) -> list[UPath]:
     return listed(data.source.url) + (listed(data.test.url) if data.test else [])
 
 
-def fingerprint(data: Data) -> str:
-    """A digest of what the input files are: their names, sizes and times, by fsspec's `ukey`.
-
-    Raises:
-        DataError: a file is missing or empty, or a glob matches nothing.
-    """
-    kept = [[str(path), path.fs.ukey(path.path)] for path in files(data)]
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-
-
 def format_of(path: UPath, data: Data) -> Format:
-    """The format the job gives, else what the file's extension says, else CSV."""
+    """The format the job gives, else what the file's extension or the folder says, else CSV."""
     if data.format != "auto":
         return data.format
+    if path.name.endswith(".metadata.json"):
+        return "iceberg"
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSED]
-    return FORMATS.get(suffixes[-1], "csv") if suffixes else "csv"
+    known = FORMATS.get(suffixes[-1]) if suffixes else None
+    return known or table_format(path) or "csv"
 
 
 def opened(path: UPath) -> IO[bytes]:
@@ -141,7 +166,7 @@ def pieces(paths: list[UPath], data: Data, size: int = PIECE_BYTES) -> list[Piec
 
 
 def _splittable(piece: Piece) -> bool:
-    return piece.format != "parquet" and piece.path.suffix.lower() not in COMPRESSED
+    return piece.format in {"csv", "tsv", "jsonl"} and piece.path.suffix.lower() not in COMPRESSED
 
 
 def _counted(piece: Piece) -> tuple[int, bool]:

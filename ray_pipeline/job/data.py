@@ -45,8 +45,11 @@ class Split(Settings):
 class Data(Settings):
     source: Place = Field(description="Where the rows are: a text, or a mapping with its `url`.")
     test: Place | None = Field(None, description="A separate test file; replaces `split.test`.")
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = Field(
-        "auto", description="`auto` goes by the file's extension, else CSV."
+    format: Literal[
+        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "excel", "delta", "iceberg", "lance"
+    ] = Field(
+        "auto",
+        description="`auto` goes by the file's extension, or by what a folder holds, else CSV.",
     )
     header: bool = Field(True, description="Whether CSV files begin with the columns' names.")
     delimiter: str | None = Field(None, min_length=1, max_length=1)
@@ -74,6 +77,11 @@ class Data(Settings):
             raise ValueError(f"label {self.label!r} is not among `columns`")
         if self.split.validation + (0 if self.test else self.split.test) >= 1:
             raise ValueError("`split.validation` and `split.test` leave no rows to train on")
+        given = self.columns.get(self.label)
+        if (kind := getattr(given, "kind", given)) in ("date", "text"):
+            raise ValueError(
+                f"label {self.label!r}: a {kind} cannot be predicted, but a category can"
+            )
         if self.split.validation == 0:
             raise ValueError("`split.validation` must be above 0: early stopping needs it")
         return self

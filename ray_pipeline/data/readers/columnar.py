@@ -1,52 +1,102 @@
-"""Parquet: columns that already have types."""
+"""Parquet and Arrow files: columns that already have types, and keep them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 from upath import UPath
 
 from ray_pipeline.data import sources
 from ray_pipeline.data.readers.rows import numbered
-from ray_pipeline.data.readers.types import kinds_of, texts
+from ray_pipeline.data.readers.types import check_flat, kinds_of
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data
 from ray_pipeline.schema import Kind
 
 
-def names(path: UPath, data: Data) -> list[str]:
+def parquet_names(path: UPath, data: Data) -> list[str]:
     with _parquet(path) as file:
         return list(file.schema_arrow.names)
 
 
-def kinds(path: UPath, data: Data) -> dict[str, Kind]:
-    """The kinds that the file's types say."""
+def parquet_kinds(path: UPath, data: Data) -> dict[str, Kind]:
     with _parquet(path) as file:
         return kinds_of(file.schema_arrow)
 
 
-def tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
-    """Rows of Parquet, numbered from 1; all types become texts, which for floats are exact."""
-    last = 0
-    where = str(piece.path)
+def parquet_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Rows of Parquet, numbered from 1."""
     with _parquet(piece.path) as file:
-        sources.checked_names(file.schema_arrow.names, names, where)
-        for batch in file.iter_batches(columns=list(names)):
-            columns = [texts(batch[name], name, where) for name in names]
-            numbers = np.arange(last + 1, last + 1 + len(batch))
-            last += len(batch)
-            yield numbered(pa.table(columns, names=list(names)), numbers)
+        _check(file.schema_arrow, names, piece)
+        yield from _numbered(file.iter_batches(columns=list(names)), names)
 
 
 @contextmanager
 def _parquet(path: UPath) -> Iterator[pq.ParquetFile]:
     with path.open("rb") as file:
         try:
-            yield pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file)
         except pa.ArrowInvalid as error:
-            raise DataError(f"not a Parquet file: {error}", where=str(path)) from None
+            raise DataError(
+                f"not a Parquet file: {error}",
+                where=str(path),
+                hint="if it was cut off on its way, copy it again",
+            ) from None
+        yield parquet
+
+
+def arrow_names(path: UPath, data: Data) -> list[str]:
+    with _arrow(path) as (schema, _):
+        return list(schema.names)
+
+
+def arrow_kinds(path: UPath, data: Data) -> dict[str, Kind]:
+    with _arrow(path) as (schema, _):
+        return kinds_of(schema)
+
+
+def arrow_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Rows of an Arrow IPC file (Feather) or stream, numbered from 1."""
+    with _arrow(piece.path) as (schema, batches):
+        _check(schema, names, piece)
+        yield from _numbered(batches, names)
+
+
+@contextmanager
+def _arrow(path: UPath) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    """The schema and the batches, of which one at a time is in memory."""
+    with sources.opened(path) as file:
+        try:
+            if file.read(6) == b"ARROW1":
+                found: Any = pyarrow.ipc.open_file(file)
+                batches = (found.get_batch(i) for i in range(found.num_record_batches))
+            else:
+                file.seek(0)
+                found = batches = pyarrow.ipc.open_stream(file)
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"not an Arrow file: {error}",
+                where=str(path),
+                hint="Feather's first version is not read: write the file again with Arrow",
+            ) from None
+        yield found.schema, batches
+
+
+def _check(schema: pa.Schema, names: Sequence[str], piece: Piece) -> None:
+    sources.checked_names(schema.names, names, str(piece.path))
+    check_flat(schema, names, str(piece.path))
+
+
+def _numbered(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[pa.Table]:
+    last = 0
+    for batch in batches:
+        table = pa.Table.from_batches([batch]).select(list(names))
+        yield numbered(table, np.arange(last + 1, last + 1 + len(table)))
+        last += len(table)

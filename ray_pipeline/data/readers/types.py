@@ -1,16 +1,17 @@
-"""Arrow types of files as kinds and as texts."""
+"""The types of files that have types."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ray_pipeline.errors import DataError
 from ray_pipeline.schema import Kind
 
 
 def kinds_of(schema: pa.Schema) -> dict[str, Kind]:
-    """The kinds of the columns whose types say it; texts and dates may hold anything."""
+    """The kinds of the columns whose types say it; texts may hold anything."""
     kinds = {field.name: _kind(field.type) for field in schema}
     return {name: kind for name, kind in kinds.items() if kind}
 
@@ -22,18 +23,18 @@ def _kind(column: pa.DataType) -> Kind | None:
         return "integer"
     if pa.types.is_floating(column) or pa.types.is_decimal(column):
         return "number"
+    if pa.types.is_timestamp(column) or pa.types.is_date(column):
+        return "date"
     return None
 
 
-def texts(values: pa.Array, name: str, where: str) -> pa.Array:
-    """A column as texts, which for floats are exact. Raises DataError for nested types."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    try:
-        return pc.cast(values, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise DataError(
-            f"column `{name}` holds {values.type}",
-            where=where,
-            expected="numbers, texts, booleans or times",
-        ) from None
+def check_flat(schema: pa.Schema, wanted: Sequence[str], where: str) -> None:
+    """Raises DataError where one of the columns `wanted` holds lists, maps or records."""
+    for name in wanted:
+        found = schema.field(name).type
+        if pa.types.is_nested(found):
+            raise DataError(
+                f"column `{name}` holds {found}",
+                where=where,
+                expected="numbers, texts, booleans or times",
+            )
