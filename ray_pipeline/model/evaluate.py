@@ -84,7 +84,12 @@ def write(
     (out / "metrics.json").write_text(json.dumps(found, indent=1))
     rows = table(predictions, statistics.label.classes)
     pq.write_table(rows, (out / "predictions.parquet").path, filesystem=out.fs)
-    return {"rows_in": rows.num_rows, "rows_out": rows.num_rows, "metrics": found}
+    return {
+        "rows_in": rows.num_rows,
+        "rows_out": rows.num_rows,
+        "metrics": found,
+        "findings": fairness.findings(found["groups"]),
+    }
 
 
 def gate(found: Mapping[str, Any], gates: Mapping[str, Bound]) -> None:
@@ -114,7 +119,7 @@ def check(settings: Evaluate, schema: Schema) -> None:
     """Refuse, before anything is trained, settings that evaluation could not follow.
 
     Raises:
-        JobError: a group is not a column, or a gate names no metric.
+        JobError: a group is not a column, or a gate names no metric or no group.
     """
     for name in settings.groups:
         if name not in schema.names:
@@ -127,6 +132,17 @@ def check(settings: Evaluate, schema: Schema) -> None:
     for name in settings.gates:
         if name.partition(".")[0] not in (*keys, *_SECTIONS):
             raise _unknown("metric", name, keys, "evaluate.gates")
+        if name.startswith("groups."):
+            _check_group_gate(name, settings.groups)
+
+
+def _check_group_gate(name: str, groups: Sequence[str]) -> None:
+    """Refuse `groups.<column>.<gap>` where the column is no group, or the gap is none."""
+    gaps = (*fairness.GAPS, "mae_difference")
+    known = [f"groups.{group}.{gap}" for group in groups for gap in gaps]
+    figures = tuple(f"groups.{group}.values." for group in groups)
+    if name not in known and not name.startswith(figures):
+        raise _unknown("metric", name, known, "evaluate.gates")
 
 
 def positive_class(statistics: Statistics, named: str | None) -> int | None:
@@ -202,6 +218,7 @@ def _judged(
                 (labels, outputs.argmax(1)),
                 classes=len(classes),
                 positive=positive,
+                resamples=settings.bootstrap,
             )
             for name in settings.groups
         },
@@ -246,8 +263,6 @@ def _unknown(
     return JobError(
         f"no {what} is called `{name}`",
         where=where,
-        expected="one of " + ", ".join(list(known)[:12])
-        if known
-        else "none: the label is a number",
+        expected="one of " + ", ".join(list(known)[:12]) if known else "nothing: this job has none",
         hint=f"did you mean `{near[0]}`?" if near else "",
     )

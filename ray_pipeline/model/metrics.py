@@ -148,19 +148,19 @@ def classification_intervals(
     rng = np.random.default_rng(seed)
     classes = probabilities.shape[1]
     counts = confusion(labels, probabilities.argmax(1), classes)
-    drawn = _drawn(counts.ravel(), resamples, rng).reshape(resamples, classes, classes)
-    samples: dict[str, Floats] = dict(rates(drawn, positive))
+    sampled = resampled(counts.ravel(), resamples, rng).reshape(resamples, classes, classes)
+    samples: dict[str, Floats] = dict(rates(sampled, positive))
     curves = []
     for k in _curve_classes(probabilities, positive):
         events, others = _counted(probabilities[:, k], labels == k, _SCORE_BINS)
-        both = _drawn(np.concatenate([events, others]), resamples, rng)
+        both = resampled(np.concatenate([events, others]), resamples, rng)
         curves.append(areas(both[:, : len(events)], both[:, len(events) :]))
     roc, average = np.array(curves).transpose(1, 2, 0)  # each [B, curves]
     samples["roc_auc"] = mean_where(roc, ~np.isnan(roc))
     samples["pr_auc"] = mean_where(average, ~np.isnan(average))
     losses = _resampled_means(_losses(labels, probabilities, positive), resamples, rng)
     samples["log_loss"], samples["brier"] = losses.T
-    return {name: _percentiles(values) for name, values in samples.items()}
+    return {name: percentiles(values) for name, values in samples.items()}
 
 
 def regression(values: Floats, predicted: Floats) -> dict[str, float]:
@@ -175,7 +175,7 @@ def regression_intervals(
     """95 % bootstrap percentile intervals of `regression`'s metrics."""
     rng = np.random.default_rng(seed)
     means = _resampled_means(_moments(values, predicted), resamples, rng)
-    return {name: _percentiles(drawn) for name, drawn in _regression_figures(means).items()}
+    return {name: percentiles(values) for name, values in _regression_figures(means).items()}
 
 
 def _curve_classes(probabilities: Floats, positive: int | None) -> list[int]:
@@ -221,7 +221,7 @@ def _regression_figures(means: Floats) -> dict[str, Floats]:
     return {"rmse": np.sqrt(squares), "mae": sizes, "r2": r2}
 
 
-def _drawn(counts: Integers, resamples: int, rng: np.random.Generator) -> Integers:
+def resampled(counts: Integers, resamples: int, rng: np.random.Generator) -> Integers:
     """Counts [B, cells] of `resamples` bootstrap samples of the rows counted in `counts`."""
     total = int(counts.sum())
     return rng.multinomial(total, counts / total, size=resamples)
@@ -243,7 +243,7 @@ def _resampled_means(columns: Floats, resamples: int, rng: np.random.Generator) 
     return np.concatenate(means)
 
 
-def _percentiles(samples: Floats) -> tuple[float, float]:
+def percentiles(samples: Floats) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     defined = samples[~np.isnan(samples)]
     if not len(defined):

@@ -20,8 +20,17 @@ NUMBERS, CATEGORIES = 3, 2
 VALUES = ("a", "b", "c")
 
 
-def written(folder: UPath, task: str = "classification", rows: int = 600, files: int = 2) -> UPath:
-    """`folder` with `rows` training rows, a third as many for validation, and statistics."""
+def written(
+    folder: UPath,
+    task: str = "classification",
+    rows: int = 600,
+    files: int = 2,
+    weighted: bool = False,
+) -> UPath:
+    """`folder` with `rows` training rows, a third as many for validation, and statistics.
+
+    A weighted training row weighs what `weight_of` says of its numbers.
+    """
     generator = np.random.default_rng(7)
     for side, count in (("train", rows), ("validation", rows // 3 + 1)):
         (folder / side).mkdir(parents=True)
@@ -32,12 +41,19 @@ def written(folder: UPath, task: str = "classification", rows: int = 600, files:
         if task == "regression":
             label = (50 + 10 * signal + generator.normal(size=count)).astype(np.float32)
         table = table_of(numbers, categories.astype(np.int32), label)
+        if weighted and side == "train":
+            table = table.append_column("weight", pa.array(weight_of(numbers)))
         step = -(-count // files)
         for file, start in enumerate(range(0, count, step)):
             path = folder / side / f"{file}.parquet"
             pq.write_table(table.slice(start, step), str(path), row_group_size=40)
     statistics(task, label).write(folder)
     return folder
+
+
+def weight_of(numbers: np.ndarray) -> np.ndarray:
+    """Weights [N] that follow from the rows' numbers [N, F], so that no row can get another's."""
+    return np.exp(numbers[:, 2]).astype(np.float32)
 
 
 def table_of(numbers: np.ndarray, categories: np.ndarray, label: np.ndarray) -> pa.Table:

@@ -277,6 +277,12 @@ def test_a_gate_on_no_metric_names_the_nearest() -> None:
         ({"gates": {"acuracy": Bound(min=0.5)}}, "accuracy"),
         ({"gates": {"rmse": Bound(max=0.5)}}, ""),
         ({"gates": {"groups.sex.accuracy_difference": Bound(max=0.5)}, "groups": ("sex",)}, None),
+        ({"gates": {"groups.sex.values.f.accuracy": Bound(min=0.5)}, "groups": ("sex",)}, None),
+        (
+            {"gates": {"groups.sex.equalised_odds_difference": Bound(max=0.1)}, "groups": ("sex",)},
+            "groups.sex.equalized_odds_difference",
+        ),
+        ({"gates": {"groups.sex.equalized_odds_difference": Bound(max=0.1)}}, ""),
     ],
 )
 def test_settings_are_checked_before_anything_is_trained(

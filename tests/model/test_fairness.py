@@ -1,9 +1,10 @@
-"""Figures by group against scikit-learn on each group's rows; gaps as fairlearn defines them."""
+"""Figures by group against scikit-learn on each group's rows; gaps against fairlearn's own."""
 
 from __future__ import annotations
 
 import math
 
+import fairlearn.metrics
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
@@ -34,6 +35,48 @@ def test_each_group_is_judged_on_its_own_rows() -> None:
     assert found["equalized_odds_difference"] == pytest.approx(max(np.ptp(hits), np.ptp(alarms)))
 
 
+@pytest.mark.parametrize("positive", [0, 1])
+def test_gaps_are_fairlearns(positive: int) -> None:
+    rng = np.random.default_rng(2)
+    codes = rng.choice(3, 900, p=[0.6, 0.3, 0.1])
+    labels = (rng.random(900) < np.array([0.2, 0.4, 0.3])[codes]).astype(int)
+    predicted = np.where(rng.random(900) < 0.8, labels, rng.integers(0, 2, 900))
+    found = fairness.classification_groups(
+        codes, NAMES, (labels, predicted), classes=2, positive=positive
+    )
+    assert set(fairness.GAPS) == found.keys() - {"values", "intervals"}
+    for gap in fairness.GAPS:
+        name = gap.replace("accuracy_", "accuracy_score_")
+        expected = getattr(fairlearn.metrics, name)(
+            labels == positive, predicted == positive, sensitive_features=codes
+        )
+        assert found[gap] == pytest.approx(expected), gap
+
+
+def test_intervals_are_those_of_rows_drawn_again() -> None:
+    """fairlearn draws the rows themselves; here their counts are drawn."""
+    rng = np.random.default_rng(3)
+    codes, labels = rng.integers(0, 2, 600), rng.integers(0, 2, 600)
+    predicted = np.where(rng.random(600) < 0.6 + 0.2 * codes, labels, 1 - labels)
+    found = fairness.classification_groups(
+        codes, ("a", "b"), (labels, predicted), classes=2, positive=1, resamples=4000
+    )
+    frame = fairlearn.metrics.MetricFrame(
+        metrics=fairlearn.metrics.selection_rate,
+        y_true=labels,
+        y_pred=predicted,
+        sensitive_features=codes,
+        n_boot=400,
+        ci_quantiles=[0.025, 0.975],
+        random_state=0,
+    )
+    assert found["intervals"].keys() == set(fairness.GAPS)
+    expected = [float(bound) for bound in frame.difference_ci()]
+    assert found["intervals"]["demographic_parity_difference"] == pytest.approx(expected, abs=0.02)
+    low, high = found["intervals"]["accuracy_difference"]
+    assert low < found["accuracy_difference"] < high
+
+
 def test_a_rate_over_no_rows_is_undefined_and_makes_no_gap() -> None:
     codes = np.array([0, 0, 0, 0, 1, 1])
     labels = np.array([1, 1, 0, 0, 0, 0])  # group b has no positive row
@@ -52,7 +95,7 @@ def test_with_more_classes_there_is_no_positive_rate() -> None:
     found = fairness.classification_groups(
         codes, NAMES, (labels, predicted), classes=3, positive=None
     )
-    assert found.keys() == {"values", "accuracy_difference"}
+    assert found.keys() == {"values", "accuracy_difference", "intervals"}
     macro = f1_score(labels[codes == 2], predicted[codes == 2], average="macro")
     assert found["values"]["c"]["f1_macro"] == pytest.approx(macro)
 

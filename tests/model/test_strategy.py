@@ -113,11 +113,11 @@ def every_strategy(config: dict[str, str]) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def shared(ray_cluster, tmp_path_factory):
-    """What each strategy gives with two workers, and plain torch with one."""
+    """What each strategy gives with two workers, and plain torch with one, on weighted rows."""
     for module in (sys.modules[__name__], prepared_rows):  # workers do not see the test folders
         ray.cloudpickle.register_pickle_by_value(module)
     folder = tmp_path_factory.mktemp("strategies")
-    features = prepared_rows.written(UPath(folder / "features"))
+    features = prepared_rows.written(UPath(folder / "features"), weighted=True)
     trainer = TorchTrainer(
         every_strategy,
         train_loop_config={"folder": str(features)},
