@@ -38,6 +38,13 @@ def added(tables: Iterable[pa.Table], keys: Sequence[str] | None = None) -> pa.T
     return found.sort_by([(name, "ascending") for name in by]) if by else found
 
 
+def by(found: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Cells as if counted by the group columns `keys` alone, which are then named `0`, `1`, …"""
+    summed = added([found], [*keys, *(["class"] if "class" in found.column_names else [])])
+    names = [str(index) for index in range(len(keys))]
+    return summed.rename_columns([*names, *summed.column_names[len(keys) :]])
+
+
 def texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """The values of a group column as texts, those that are missing as NO_VALUE."""
     return pc.fill_null(pc.cast(values, pa.string()), NO_VALUE)
