@@ -60,6 +60,31 @@ class Source(Settings):
         description="Ranges, read in parallel; by the number of rows if absent.",
     )
     pattern: str | None = Field(None, description="Redis: the keys to read, such as `user:*`.")
+    labels: str | None = Field(
+        None,
+        description="Texts, pages, images, videos: a CSV of labels, relative to the job file. Its "
+        "column `path`, or else its first, holds file names relative to `url`; the others become "
+        "columns. Without it, `label` is the name of a file's folder.",
+    )
+    sections: bool = Field(
+        False, description="HTML: a row for each heading and what follows it, not one for a page."
+    )
+    frames_per_second: float | None = Field(
+        None, gt=0, le=1000, description="Video: frames taken in a second; all if absent."
+    )
+    segment_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Video: the length of a `segment`, to split by: frames next to each other are "
+        "nearly the same, and should fall on one side.",
+    )
+    thumbnail: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="Images, video: instead of the image, its mean red, green and blue in each "
+        "cell of a grid of so many rows and columns, and its `edges`: how sharp it is.",
+    )
     sheet: str | None = Field(None, description="Sheet of an Excel file; the first if absent.")
     version: int | str | None = Field(
         None,
@@ -79,15 +104,17 @@ class Source(Settings):
             return self.url
         scheme, _, rest = self.url.partition("://")
         before, slash, path = rest.partition("/")
+        if self.table or self.query or self.pattern:  # elsewhere a `?` may be part of a glob
+            path = path.partition("?")[0]
         return f"{scheme}://{before.rpartition('@')[2]}{slash}{path}"
 
     def __str__(self) -> str:
         what = self.table or self.pattern or ("query" if self.query else "")
-        return f"{self.place.partition('?')[0]} {what}" if what else self.place
+        return f"{self.place} {what}" if what else self.place
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if _password(self.url):
+        if spelt_password(self.url):
             raise ValueError(
                 "the URL holds a password; write `${NAME}` in its place and set NAME in the "
                 "environment"
@@ -103,7 +130,7 @@ class Source(Settings):
         return self
 
 
-def _password(url: str) -> str | None:
+def spelt_password(url: str) -> str | None:
     """A password that the URL spells out, be it before the host or among the parameters."""
     if "://" not in url:
         return None
