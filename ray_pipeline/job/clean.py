@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ray_pipeline.job.base import Settings
+from ray_pipeline.job.steps import Step
 
 
 class Clean(Settings):
@@ -18,6 +19,11 @@ class Clean(Settings):
     replace: dict[str, dict[str, str]] = Field(
         default_factory=dict,
         description="Other spellings of a value, by column: {column: {found: wanted}}.",
+    )
+    steps: tuple[Step, ...] = Field(
+        (),
+        description="What is done to the columns, in this order; duplicates are sought after it. "
+        "`dates` and `units` say how texts are read, which comes before everything else.",
     )
     max_quarantined: float = Field(
         0.1, gt=0, le=1, description="Refuse to go on if more than this share of rows is unusable."
