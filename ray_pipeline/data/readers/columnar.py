@@ -42,7 +42,7 @@ def parquet_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[p
 def _parquet(path: UPath) -> Iterator[pq.ParquetFile]:
     with path.open("rb") as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             raise DataError(
                 f"not a Parquet file: {error}",
@@ -84,7 +84,8 @@ def _arrow(path: UPath) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
             raise DataError(
                 f"not an Arrow file: {error}",
                 where=str(path),
-                hint="Feather's first version is not read: write the file again with Arrow",
+                hint="if it was cut off on its way, copy it again; a file of Feather's first "
+                "version must be written anew",
             ) from None
         yield found.schema, batches
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from upath import UPath
 
 from ray_pipeline.data.readers.faults import missing
 from ray_pipeline.data.readers.stores import options
-from ray_pipeline.data.readers.tables import Table, Version
+from ray_pipeline.data.readers.versioned import Table, Version
 from ray_pipeline.errors import DataError
 
 
@@ -69,9 +70,16 @@ def _files(table: Any, fragments: list[Any]) -> list[tuple[int, int]]:
     """Bytes and rows of each fragment, counted in the file where the log does not say."""
     actions = pa.table(table.get_add_actions(flatten=True))
     columns = [actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")]
-    said = {path: (size, rows) for path, size, rows in zip(*columns, strict=True)}
+    said = {_spelled(path): (size, rows) for path, size, rows in zip(*columns, strict=True)}
     found = []
     for fragment in fragments:
-        size, rows = said[fragment.path]
+        size, rows = said[_spelled(fragment.path)]
         found.append((size, fragment.count_rows() if rows is None else rows))
     return found
+
+
+def _spelled(path: str) -> str:
+    """A path without escapes: those of partition values are escaped again in one of the two."""
+    while (plain := unquote(path)) != path:
+        path = plain
+    return path

@@ -10,7 +10,7 @@ import pyarrow as pa
 from upath import UPath
 
 from ray_pipeline.data.readers.faults import missing, told
-from ray_pipeline.data.readers.tables import Table, Version
+from ray_pipeline.data.readers.versioned import Table, Version
 from ray_pipeline.errors import DataError
 
 

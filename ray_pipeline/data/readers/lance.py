@@ -9,7 +9,7 @@ from upath import UPath
 
 from ray_pipeline.data.readers.faults import missing
 from ray_pipeline.data.readers.stores import options
-from ray_pipeline.data.readers.tables import Table, Version
+from ray_pipeline.data.readers.versioned import Table, Version
 from ray_pipeline.errors import DataError
 
 

@@ -28,6 +28,12 @@ def _kind(column: pa.DataType) -> Kind | None:
     return None
 
 
+def plain(column: pa.DataType) -> pa.DataType:
+    """The type by which texts go here, whatever a library's own is; other types as they are."""
+    wide = pa.types.is_large_string(column) or pa.types.is_string_view(column)
+    return pa.string() if wide else column
+
+
 def check_flat(schema: pa.Schema, wanted: Sequence[str], where: str) -> None:
     """Raises DataError where one of the columns `wanted` holds lists, maps or records."""
     for name in wanted:

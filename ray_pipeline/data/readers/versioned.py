@@ -14,7 +14,7 @@ from upath import UPath
 
 from ray_pipeline.data import sources
 from ray_pipeline.data.readers.rows import numbered
-from ray_pipeline.data.readers.types import check_flat, kinds_of
+from ray_pipeline.data.readers.types import check_flat, kinds_of, plain
 from ray_pipeline.data.sources import PIECE_BYTES, Piece
 from ray_pipeline.job import Data
 from ray_pipeline.schema import Kind
@@ -71,7 +71,7 @@ class TableFormat(NamedTuple):
         sources.checked_names(table.schema.names, names, str(piece.path))
         check_flat(table.schema, names, str(piece.path))
         end = len(table.files) if piece.end is None else piece.end
-        wanted = pa.schema([table.schema.field(name) for name in names])
+        wanted = pa.schema([(name, plain(table.schema.field(name).type)) for name in names])
         last = piece.lines
         for batch in table.scan(piece.start, end, list(names)):
             rows = pa.Table.from_batches([batch]).select(list(names)).cast(wanted)
