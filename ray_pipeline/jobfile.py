@@ -223,7 +223,8 @@ def _resolved(job: Job, folder: Path) -> Job:
 
 
 def _placed(source: Source, folder: Path) -> Source:
-    return source.model_copy(update={"url": _absolute(source.url, folder)})
+    labels = source.labels and _absolute(source.labels, folder)
+    return source.model_copy(update={"url": _absolute(source.url, folder), "labels": labels})
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -8,8 +8,9 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal["integer", "number", "boolean", "category", "date", "text"]
-"""A `category` has a vocabulary; a `text` is read word by word, and is never one."""
+Kind = Literal["integer", "number", "boolean", "category", "date", "text", "image"]
+"""A `category` has a vocabulary; a `text` is read word by word, and is never one. An `image` is
+the bytes of a JPEG, PNG or the like."""
 
 TEXTS: tuple[Kind, ...] = ("category", "text")
 """Kinds whose values are texts wherever they go; all others come to be numbers."""
@@ -22,6 +23,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "category": pa.string(),
     "date": pa.timestamp("us", "UTC"),
     "text": pa.string(),
+    "image": pa.binary(),
 }
 
 

@@ -15,6 +15,7 @@ from upath import UPath
 
 from ray_pipeline.data import collect, duplicates, parsing, parts, summary
 from ray_pipeline.data.duplicates import Repeated
+from ray_pipeline.data.media import images
 from ray_pipeline.data.summary import Counts, Moments, Summary
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data
@@ -111,6 +112,8 @@ def _parsed(
         values[column.name], misfits = parsing.parsed(texts, column.kind)
         if misfits is not None:
             faults.append(_misfit_reasons(texts, misfits, column))
+        if column.kind == "image":
+            faults.append(images.faults(values[column.name]))
         if column.role == "label":
             absent = pc.is_null(values[column.name])
             reason = pa.scalar(f"{column.name}: missing label", pa.string())

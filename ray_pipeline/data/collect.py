@@ -40,12 +40,12 @@ def rows(source: Source, data: Data, schema: Schema) -> Dataset:
     raised when the dataset is executed.
     """
     parts.quiet()
-    pieces = connector(source).pieces(source, data)
+    pieces = connector(source, data).pieces(source, data)
     return parts.pieced(pieces, partial(_rows, source=source, data=data, schema=schema))
 
 
 def _rows(piece: Any, source: Source, data: Data, schema: Schema) -> Iterator[pa.Table]:
-    for table in connector(source).tables(piece, data, schema.names):
+    for table in connector(source, data).tables(piece, data, schema.names):
         yield _cleaned(table, source, schema)
 
 
@@ -58,12 +58,12 @@ def _cleaned(table: pa.Table, source: Source, schema: Schema) -> pa.Table:
 
 def places(data: Data) -> list[str]:
     """All that `_source` may say, in order: the source's files or database, then the test's."""
-    return [place for side in _sides(data) for place in connector(side).places(side, data)]
+    return [place for side in _sides(data) for place in connector(side, data).places(side, data)]
 
 
 def fingerprint(data: Data) -> str:
     """A digest of what the rows are, other when they are others. Raises DataError."""
-    kept = [[str(side), connector(side).fingerprint(side, data)] for side in _sides(data)]
+    kept = [[str(side), connector(side, data).fingerprint(side, data)] for side in _sides(data)]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
@@ -82,13 +82,13 @@ def schema(data: Data) -> Schema:
             names.
     """
     source = data.source
-    names, where = connector(source).names(source, data), places(data)[0]
+    names, where = connector(source, data).names(source, data), places(data)[0]
     named = [*data.columns, *data.clean.replace, *data.split.by, data.label]
     sources.checked_names(names, named, where)
     if clash := [name for name in names if name in RESERVED]:
         raise DataError(f"a column is called `{clash[0]}`", where=where, hint="rename it")
     if data.test:
-        sources.checked_names(connector(data.test).names(data.test, data), names, str(data.test))
+        sources.checked_names(connector(data.test, data).names(data.test, data), names, str(data.test))
     kinds = _kinds(source, data, [name for name in names if name not in data.columns])
     return Schema(columns=tuple(_column(name, data, kinds) for name in names), missing=data.missing)
 
@@ -97,14 +97,16 @@ def _column(name: str, data: Data, kinds: dict[str, Kind]) -> Column:
     given = data.columns.get(name)
     if given is None:  # a day to predict is one of several, not a point on a line
         given = "category" if name == data.label and kinds[name] == "date" else kinds[name]
-    role: Role = given.role if isinstance(given, ColumnSettings) else "feature"
+    aside = name not in data.columns and name in connector(data.source, data).aside
+    role: Role = "ignore" if aside else "feature"
+    role = given.role if isinstance(given, ColumnSettings) else role
     kind = given.kind if isinstance(given, ColumnSettings) else given
     return Column(name=name, kind=kind, role="label" if name == data.label else role)
 
 
 def _kinds(source: Source, data: Data, names: Sequence[str]) -> dict[str, Kind]:
     """The kinds of the columns `names`: as the source says, or else as its first rows show."""
-    said = connector(source).kinds(source, data)
+    said = connector(source, data).kinds(source, data)
     kinds = {name: said[name] for name in names if name in said}
     unsaid = [name for name in names if name not in said]
     unsure = [data.label] if kinds.get(data.label) in {"integer", "number"} else []
@@ -123,7 +125,7 @@ def _sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table:
     texts = Schema(
         columns=tuple(Column(name=name, kind="category") for name in names), missing=data.missing
     )
-    found = connector(source)
+    found = connector(source, data)
     if found.sample:
         table = found.sample(source, data, names)
     else:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ray_pipeline.data import readers, sources
+from ray_pipeline.data.media import found
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
@@ -34,6 +35,7 @@ class Connector(NamedTuple):
     rows); `_source` too, if there is more than one place.
     `sample(source, data, names)`: the first rows, as `tables`; of the first piece if absent.
     `places(source, data)`: all that `_source` may say, in order; `str(source)` if absent.
+    `aside`: columns that only say which row it is; no features unless the job names them.
     """
 
     fingerprint: Callable[[Source, Data], Any]
@@ -43,23 +45,29 @@ class Connector(NamedTuple):
     tables: Callable[[Any, Data, Sequence[str]], Iterator[pa.Table]]
     sample: Callable[[Source, Data, Sequence[str]], pa.Table | None] | None = None
     places: Callable[[Source, Data], list[str]] = _one
+    aside: frozenset[str] = frozenset()
 
 
-def connector(source: Source) -> Connector:
-    """The connector for a source's URL. Raises DataError where a database's is not known."""
+def connector(source: Source, data: Data) -> Connector:
+    """The connector for a source's URL, or for files that are documents, images or videos.
+
+    Raises DataError where a database's is not known.
+    """
     if source.scheme in CONNECTORS:
-        found = CONNECTORS[source.scheme]
-        if isinstance(found, Connector):
-            return found
-        connected: Connector = import_module(found).CONNECTOR
-        return connected
+        known = CONNECTORS[source.scheme]
+        return known if isinstance(known, Connector) else _imported(known)
     if source.table or source.query or source.pattern:
         raise DataError(
             f"no database is known by `{source.scheme}://`",
             where=str(source),
             expected=", ".join(f"{scheme}://" for scheme in CONNECTORS),
         )
-    return FILES
+    return _imported(_MEDIA) if found.format_of(source, data) else FILES
+
+
+def _imported(module: str) -> Connector:
+    connected: Connector = import_module(module).CONNECTOR
+    return connected
 
 
 def _at(source: Source, data: Data) -> Data:
@@ -108,6 +116,7 @@ FILES = Connector(
     places=lambda source, data: [str(path) for path in sources.listed(source.url)],
 )
 
+_MEDIA = "ray_pipeline.data.media.connector"
 _SQL = "ray_pipeline.data.sql"
 CONNECTORS: dict[str, Connector | str] = {
     "postgresql": _SQL,

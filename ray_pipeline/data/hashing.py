@@ -36,7 +36,7 @@ def row_hashes(table: pa.Table, columns: Iterable[str], seed: int = 0) -> Hashes
 
 def _bits(values: pa.Array, seed: int) -> Hashes:
     """The column's values as 64 bits each, [N]."""
-    if pa.types.is_string(values.type):
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
         return _text_bits(values, seed)
     if pa.types.is_floating(values.type):
         floats = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 + 0.0 is 0.0

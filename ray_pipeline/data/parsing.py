@@ -30,6 +30,7 @@ EXPECTED: dict[Kind, str] = {
     "category": "text",
     "date": "date (ISO 8601)",
     "text": "text",
+    "image": "the bytes of an image",
 }
 
 

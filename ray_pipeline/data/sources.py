@@ -83,15 +83,15 @@ def _found(root: UPath) -> list[UPath]:
     fs, path = root.fs, root.path
     if any(mark in path for mark in "*?[") and not fs.exists(path):
         names = [
-            name for name in fs.glob(path) if fs.isfile(name) or table_format(_like(root, name))
+            name for name in fs.glob(path) if fs.isfile(name) or table_format(like(root, name))
         ]
     elif table_format(root):
         names = [path]
     elif fs.isdir(path):
-        names = [name for name in fs.find(path) if not _hidden(name.removeprefix(path))]
+        names = [name for name in fs.find(path) if not hidden(name.removeprefix(path))]
     else:
         names = [path] if fs.exists(path) else []
-    return [_like(root, str(name)) for name in sorted(names)]
+    return [like(root, str(name)) for name in sorted(names)]
 
 
 def table_format(folder: UPath) -> Format | None:
@@ -106,11 +106,12 @@ def table_format(folder: UPath) -> Format | None:
     return None
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a part of a path begins with `.` or `_`."""
     return any(part.startswith((".", "_")) for part in name.split("/") if part)
 
 
-def _like(root: UPath, name: str) -> UPath:
+def like(root: UPath, name: str) -> UPath:
     """The path called `name` on the file system of `root`."""
     if root.protocol in {"", "file"}:
         return UPath(name)

@@ -105,11 +105,14 @@ Summary = Moments | Counts
 
 
 def summarised(values: pa.ChunkedArray, column: Column) -> Summary:
-    """The summary of a typed column: of a date its seconds since 1970, of a text its length."""
+    """The summary of a typed column: of a date its seconds since 1970, of a text its length, of an
+    image its bytes."""
     if column.kind in {"integer", "number", "date"}:
         return Moments.of(as_doubles(values))
     if column.kind == "text":
         return Moments.of(as_doubles(pc.utf8_length(values)))
+    if column.kind == "image":
+        return Moments.of(as_doubles(pc.binary_length(values)))
     return Counts.of(pc.cast(values, pa.string()))
 
 

@@ -46,7 +46,21 @@ class Data(Settings):
     source: Place = Field(description="Where the rows are: a text, or a mapping with its `url`.")
     test: Place | None = Field(None, description="A separate test file; replaces `split.test`.")
     format: Literal[
-        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "excel", "delta", "iceberg", "lance"
+        "auto",
+        "csv",
+        "tsv",
+        "jsonl",
+        "parquet",
+        "arrow",
+        "excel",
+        "delta",
+        "iceberg",
+        "lance",
+        "text",
+        "html",
+        "pdf",
+        "images",
+        "video",
     ] = Field(
         "auto",
         description="`auto` goes by the file's extension, or by what a folder holds, else CSV.",
@@ -78,7 +92,7 @@ class Data(Settings):
         if self.split.validation + (0 if self.test else self.split.test) >= 1:
             raise ValueError("`split.validation` and `split.test` leave no rows to train on")
         given = self.columns.get(self.label)
-        if (kind := getattr(given, "kind", given)) in ("date", "text"):
+        if (kind := getattr(given, "kind", given)) in ("date", "text", "image"):
             raise ValueError(
                 f"label {self.label!r}: a {kind} cannot be predicted, but a category can"
             )

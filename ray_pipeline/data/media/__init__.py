@@ -1,0 +1,1 @@
+"""Documents, images and videos as rows; `connector.CONNECTOR` is what `collect` reads them by."""
