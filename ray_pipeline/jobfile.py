@@ -152,7 +152,9 @@ def _message(location: Location, details: list[ErrorDetails], lines: dict[Locati
         return f"{place}`{key}` is required"
     problems = [detail["msg"].removeprefix("Value error, ") for detail in details]
     found = details[0]["input"]
-    shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
+    # A URL may hold a password, which is perhaps what is wrong with it.
+    hidden = isinstance(found, dict | list) or "://" in str(found)
+    shown = "" if hidden else f" (found {found!r})"
     return f"{place}`{key}`: {', or '.join(problems)}{shown}"
 
 
@@ -217,6 +219,10 @@ def _resolved(job: Job, folder: Path) -> Job:
     return job.model_copy(
         update={
             "storage": _absolute(job.storage, folder),
+            "stores": tuple(
+                store.model_copy(update={"url": _absolute(store.url, folder)})
+                for store in job.stores
+            ),
             "data": job.data.model_copy(update=data),
         }
     )

@@ -6,11 +6,14 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from ray_pipeline.job.base import Settings
 
 _FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SPELLED_OUT = (
+    "the URL holds a password; write `${NAME}` in its place and set NAME in the environment"
+)
 _SECRETS = {"password", "passwd", "pwd", "secret", "token", "sslpassword"}
 
 
@@ -20,7 +23,7 @@ class Join(Settings):
     table: str = Field(description="The other table, as `table` or `schema.table`.")
     on: tuple[str, ...] | dict[str, str] = Field(
         description="Columns that are equal: their common names, or a mapping from the name so "
-        "far (`column`, or `table.column`) to the other table's.",
+        "far to the other table's.",
         min_length=1,
     )
     how: Literal["left", "inner"] = Field(
@@ -115,10 +118,7 @@ class Source(Settings):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if spelt_password(self.url):
-            raise ValueError(
-                "the URL holds a password; write `${NAME}` in its place and set NAME in the "
-                "environment"
-            )
+            raise ValueError(_SPELLED_OUT)
         if self.table and self.query:
             raise ValueError("give `table` or `query`, not both")
         if self.join and not self.table:
@@ -141,8 +141,17 @@ def spelt_password(url: str) -> str | None:
     return next((text for text in given if text and not _FROM_ENVIRONMENT.fullmatch(text)), None)
 
 
-def _whole(value: Any) -> Any:
-    return {"url": value} if isinstance(value, str) else value
+def _source(url: str) -> Source:
+    if _password(url):  # said here: an error of `Source` would quote the whole URL
+        raise ValueError(_SPELLED_OUT)
+    return Source(url=url)
 
 
-Place = Annotated[Source, BeforeValidator(_whole, json_schema_input_type=str | Source)]
+def _form(value: Any) -> str:
+    return "text" if isinstance(value, str) else "mapping"
+
+
+Place = Annotated[
+    Annotated[str, AfterValidator(_source), Tag("text")] | Annotated[Source, Tag("mapping")],
+    Discriminator(_form),
+]
