@@ -6,14 +6,36 @@ import json
 from collections.abc import Iterator
 
 from ray_pipeline import report, runs, tracking
-from ray_pipeline.data import clean, collect, features, split
+from ray_pipeline.data import (
+    balance,
+    bias,
+    clean,
+    collect,
+    expectations,
+    features,
+    split,
+    steps,
+    stores,
+)
+from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import UsageError
 from ray_pipeline.job import Job
 from ray_pipeline.model import evaluate, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 
-STAGES = ("clean", "split", "features", "tune", "train", "evaluate", "export", "deploy")
+STAGES = (
+    "clean",
+    "split",
+    "bias",
+    "features",
+    "store",
+    "tune",
+    "train",
+    "evaluate",
+    "export",
+    "deploy",
+)
 
 
 def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
@@ -48,19 +70,31 @@ def path(run: Run) -> Iterator[Stage]:
     data = job.data
     schema = collect.schema(data)
     evaluate.check(job.evaluate, schema)
+    features.check(data.features, schema)
+    balance.check(data.balance, schema)
+    steps.check(data.clean, schema)
+    expectations.check(data.expect, schema)
     record["schema"] = schema.model_dump(mode="json")
 
     yield (
         cleaned := run.stage(
             "clean",
             clean.write,
-            data.without("split", "features"),
+            data.without("split", "features", "balance"),
             schema,
             depends=collect.fingerprint(data),
         )
     )
-    yield (sides := run.stage("split", split.write, cleaned, data.without("features"), schema))
+    record["warnings"] = expectations.judged(cleaned.record, data.expect)
+    cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
+    rows_alone = data.without("features", "balance")
+    yield (sides := run.stage("split", split.write, cleaned, rows_alone, schema))
+    groups, positive = job.evaluate.groups, job.evaluate.positive
+    if groups or data.balance:
+        yield run.stage("bias", bias.write, sides, groups, data.balance, positive, schema)
     yield (prepared := run.stage("features", features.write, sides, data, schema))
+    if job.stores:
+        yield run.act("store", stores.write, cleaned.path / "rows", job.stores, cleaned.digest)
 
     model, training, code = job.model, job.train, zoo.code_digest(job)
     if job.tune is not None:
@@ -99,6 +133,7 @@ def path(run: Run) -> Iterator[Stage]:
         job.name,
         job.compress,
         lineage,
+        cleaning,
     )
     yield exported
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)

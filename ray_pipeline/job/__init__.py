@@ -12,11 +12,15 @@ from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Bound, Fraction, Settings
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
+from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
 from ray_pipeline.job.judge import Compress, Evaluate
 from ray_pipeline.job.model import Model, Range, Train, Tune
+from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.serve import Replicas, Serve
 from ray_pipeline.job.source import Join, Source
+from ray_pipeline.job.steps import Step
+from ray_pipeline.job.store import Store
 
 __all__ = [
     "Balance",
@@ -26,17 +30,21 @@ __all__ = [
     "Compress",
     "Data",
     "Evaluate",
+    "Expectation",
     "Features",
     "Fraction",
     "Job",
     "Join",
     "Model",
+    "Privacy",
     "Range",
     "Replicas",
     "Serve",
     "Settings",
     "Source",
     "Split",
+    "Step",
+    "Store",
     "Train",
     "Tune",
 ]
@@ -56,6 +64,9 @@ class Job(Settings):
     evaluate: Evaluate = Evaluate()
     compress: Compress = Compress()
     serve: Serve = Serve()
+    stores: tuple[Store, ...] = Field(
+        (), description="Where clean rows are kept besides, for others to read and search."
+    )
 
     @field_validator("name")
     @classmethod

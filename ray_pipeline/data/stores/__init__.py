@@ -1,0 +1,126 @@
+"""STORES: tables, databases and vectors that rows are written to, with the same three verbs.
+
+A write is named by a version, the digest of the rows' stage. A store that already holds the
+version is left alone; a write that was killed leaves no row behind, or only such as the same write
+puts there again: so a run may be killed and repeated without a duplicate or a hole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+from upath import UPath
+
+from ray_pipeline.data import parts
+from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.job import Store
+
+BATCH = 10_000
+"""Rows written at a time."""
+
+
+class Opened(Protocol):
+    """A store that is open. Keys are values of the setting `key`'s column."""
+
+    def version(self) -> str | None:
+        """The version that was written last; None before the first."""
+
+    def write(self, rows: pa.RecordBatchReader, version: str) -> int:
+        """Put `rows` there as `version`; how many there were."""
+
+    def search(self, keys: Sequence[Any]) -> pa.Table:
+        """The rows of `keys`."""
+
+    def delete(self, keys: Sequence[Any]) -> int:
+        """Remove the rows of `keys`, from old versions too; how many the newest had."""
+
+
+class Vectors(Opened, Protocol):
+    """A store of vectors."""
+
+    def nearest(self, vector: Sequence[float], count: int = 10, where: str = "") -> pa.Table:
+        """The `count` rows nearest by cosine, nearest first, with their `distance`; of those that
+        the SQL condition `where` holds for, if one is given."""
+
+
+STORES = {
+    "parquet": "parquet:Parquet",
+    "delta": "delta:Delta",
+    "lance": "lance:Lance",
+    "lancedb": "lancedb:LanceDb",
+    "postgresql": "postgres:Postgres",
+    "mongodb": "mongo:Mongo",
+    "redis": "redis:Redis",
+}
+
+
+def opened(settings: Store) -> Any:
+    """The store that `settings` describe: `Opened`, and `Vectors` where it has vectors.
+
+    Raises:
+        JobError: its library is not installed.
+        DataError: it cannot be reached.
+    """
+    module, _, name = STORES[settings.kind].partition(":")
+    try:
+        found = importlib.import_module(f"ray_pipeline.data.stores.{module}")
+    except ModuleNotFoundError as error:
+        raise JobError(
+            f"{settings.kind} needs the package `{error.name}`",
+            where="stores",
+            hint="pip install 'ray-pipeline[stores]'",
+        ) from error
+    return getattr(found, name)(settings)
+
+
+def write(rows: UPath, stores: Sequence[Store], version: str) -> dict[str, Any]:
+    """Write the parquet files of the folder `rows` to each of `stores`, as `version`.
+
+    Raises:
+        DataError: a store cannot be reached, lacks a column, or a key stands twice.
+    """
+    parts.existing_files(rows)
+    whole = pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
+    kept = [_written(whole, settings, version) for settings in stores]
+    return {
+        "stores": kept,
+        "unchanged": not any(store["written"] for store in kept),
+        "findings": [
+            {
+                "title": "Stores",
+                "note": f"Version {version}; what was there already is not written again.",
+                "tables": [
+                    {
+                        "columns": ["store", "table", "rows", "written now"],
+                        "rows": [
+                            [store["kind"], store["table"], store["rows"], store["written"]]
+                            for store in kept
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _written(whole: pads.Dataset, settings: Store, version: str) -> dict[str, Any]:
+    names = list(settings.columns) or whole.schema.names
+    wanted = dict.fromkeys([*filter(None, [settings.key, settings.vector]), *names])
+    if lacking := [name for name in wanted if name not in whole.schema.names]:
+        raise DataError(
+            f"no column is called `{lacking[0]}`",
+            where=f"stores, {settings.kind} {settings.table}".rstrip(),
+            expected=f"one of {', '.join(whole.schema.names)}",
+        )
+    store = opened(settings)
+    rows = whole.count_rows()
+    known = store.version() == version
+    if not known:
+        reader = whole.scanner(columns=list(wanted), batch_size=BATCH).to_reader()
+        rows = store.write(reader, version)
+    where = settings.table or settings.url.rstrip("/").rpartition("/")[2]
+    return {"kind": settings.kind, "table": where, "rows": rows, "written": not known}

@@ -1,0 +1,105 @@
+"""A Delta table: a write is one commit, which bears the version in its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+from deltalake.exceptions import TableNotFoundError
+
+from ray_pipeline.data.stores import sql
+from ray_pipeline.job import Store
+
+MARK = "ray_pipeline.version"
+
+
+class Delta:
+    def __init__(self, settings: Store) -> None:
+        self.url, self.key, self.mode = settings.url, settings.key, settings.mode
+
+    def version(self) -> str | None:
+        table = self._table()
+        for commit in table.history() if table else ():
+            if MARK in commit:
+                return str(commit[MARK])
+        return None
+
+    def write(self, rows: pa.RecordBatchReader, version: str) -> int:
+        counted = _Counted(rows)
+        properties = deltalake.CommitProperties(custom_metadata={MARK: version})
+        table = self._table()
+        if table is None or self.mode == "replace":
+            deltalake.write_deltalake(
+                self.url,
+                counted.reader,
+                mode="overwrite",
+                schema_mode="overwrite",
+                commit_properties=properties,
+            )
+        else:
+            assert self.key is not None, "an upsert has a key"
+            same = f"old.{sql.quoted(self.key)} = new.{sql.quoted(self.key)}"
+            (
+                table.merge(
+                    counted.reader,
+                    same,
+                    source_alias="new",
+                    target_alias="old",
+                    commit_properties=properties,
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+        return counted.rows
+
+    def search(self, keys: Sequence[Any]) -> pa.Table:
+        table = self._table()
+        assert table is not None, "nothing was written yet"
+        engine = deltalake.QueryBuilder().register("t", table)
+        queries = (
+            f"SELECT * FROM t WHERE {condition}"  # noqa: S608 - literals are escaped
+            for condition in sql.among(str(self.key), keys)
+        )
+        found = [_plain(pa.table(engine.execute(query).read_all())) for query in queries]
+        return pa.concat_tables(found)
+
+    def delete(self, keys: Sequence[Any]) -> int:
+        table, removed = self._table(), 0
+        if table is None:
+            return 0
+        for condition in sql.among(str(self.key), keys):
+            removed += table.delete(condition)["num_deleted_rows"] or 0
+        # Old files still hold the rows until they are removed.
+        table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        return removed
+
+    def _table(self) -> deltalake.DeltaTable | None:
+        try:
+            return deltalake.DeltaTable(self.url)
+        except TableNotFoundError:
+            return None
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Texts as Arrow's ordinary strings: few of its functions take views."""
+    fields = [
+        field.with_type(pa.string()) if pa.types.is_string_view(field.type) else field
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields))
+
+
+class _Counted:
+    """A reader that counts the rows that went through it."""
+
+    def __init__(self, rows: pa.RecordBatchReader) -> None:
+        self.rows, self.source = 0, rows
+        self.reader = pa.RecordBatchReader.from_batches(rows.schema, self._batches())
+
+    def _batches(self) -> Any:
+        for batch in self.source:
+            self.rows += len(batch)
+            yield batch

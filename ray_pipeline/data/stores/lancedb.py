@@ -1,0 +1,91 @@
+"""Vectors in LanceDB, embedded: a folder, no server."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import lancedb
+import pyarrow as pa
+from upath import UPath
+
+from ray_pipeline import files
+from ray_pipeline.data.stores import sql
+from ray_pipeline.data.stores.rows import unique
+from ray_pipeline.errors import DataError
+from ray_pipeline.job import Store
+
+INDEXED = 50_000
+"""From this many rows on vectors are searched through an index; below, all are compared."""
+
+
+class LanceDb:
+    def __init__(self, settings: Store) -> None:
+        self.settings = settings
+        self.key, self.vector = str(settings.key), str(settings.vector)
+        self.database = lancedb.connect(settings.url)
+        self.marker = UPath(settings.url) / f"{settings.table}.version"
+
+    def version(self) -> str | None:
+        return self.marker.read_text() if self.marker.exists() else None
+
+    def write(self, rows: pa.RecordBatchReader, version: str) -> int:
+        table = self._table(rows.schema)
+        before = table.version
+        merge = table.merge_insert(self.key).when_matched_update_all()
+        merge = merge.when_not_matched_insert_all()
+        if self.settings.mode == "replace":
+            merge = merge.when_not_matched_by_source_delete()
+        held = rows.read_all()  # the merge looks at all of it
+        unique(held[self.key], self.settings)
+        merge.execute(held)
+        if table.count_rows() >= INDEXED and table.version != before:
+            table.create_index(metric="cosine", vector_column_name=self.vector, replace=True)
+        files.write_whole(self.marker, version.encode())
+        return len(held)
+
+    def search(self, keys: Sequence[Any]) -> pa.Table:
+        table = self._table()
+        found = [
+            table.search().where(c).limit(sql.MOST).to_arrow()
+            for c in sql.among(self.key, keys, "`")
+        ]
+        return pa.concat_tables(found) if found else table.to_arrow().slice(0, 0)
+
+    def delete(self, keys: Sequence[Any]) -> int:
+        table = self._table()
+        before = table.count_rows()
+        for condition in sql.among(self.key, keys, "`"):
+            table.delete(condition)
+        removed = int(before - table.count_rows())
+        if removed:
+            # Rows are only marked until the files are written anew and the old ones are gone: it
+            # warns of readers of the old ones, which is what an erasure is to stop.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        return removed
+
+    def nearest(self, vector: Sequence[float], count: int = 10, where: str = "") -> pa.Table:
+        query = self._table().search(list(vector), vector_column_name=self.vector)
+        query = query.distance_type("cosine").limit(count)
+        if where:
+            query = query.where(where, prefilter=True)
+        found = query.to_arrow()
+        names = ["distance" if name == "_distance" else name for name in found.column_names]
+        return found.rename_columns(names)
+
+    def _table(self, schema: pa.Schema | None = None) -> Any:
+        name = self.settings.table
+        if schema is not None:
+            vector = schema.field(self.vector)
+            if not pa.types.is_fixed_size_list(vector.type):
+                raise DataError(
+                    f"column `{self.vector}` holds {vector.type}",
+                    where=f"stores, lancedb {name}",
+                    expected="vectors of one length: FixedSizeList<float32>",
+                )
+            return self.database.create_table(name, schema=schema, exist_ok=True)
+        return self.database.open_table(name)
