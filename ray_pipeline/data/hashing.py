@@ -1,7 +1,7 @@
 """Row hashes that are the same on every machine and in every version.
 
 A value becomes 64 bits (the integer's own; the double's own, with one zero and one NaN; for a text
-SipHash-2-4 under a fixed key, as pandas computes it on whole columns), and the columns of a row
+or bytes SipHash-2-4 under a fixed key, as pandas computes it on whole columns), and the columns of a row
 are mixed by splitmix64 (Steele, Lea and Flood 2014). Python's `hash`, Arrow's and Polars' row
 hashes change between processes or versions, hence none of them; a golden value in the tests
 guards these.
@@ -9,7 +9,7 @@ guards these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,12 @@ Hashes = NDArray[np.uint64]
 
 _NO_VALUE = np.uint64(0x9AE16A3B2F90404F)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+_STEPS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+    (np.uint64(31), None),
+)
+_STRETCH = 1 << 14
 
 
 def row_hashes(table: pa.Table, columns: Iterable[str], seed: int = 0) -> Hashes:
@@ -28,40 +34,71 @@ def row_hashes(table: pa.Table, columns: Iterable[str], seed: int = 0) -> Hashes
 
     Rows hash alike if and (almost surely) only if their values are equal, null with null.
     """
-    mixed = _mixed(np.full(len(table), seed % 2**64, np.uint64) + _ODD)
+    return lanes(table, columns, (seed,))[0]
+
+
+def lanes(table: pa.Table, columns: Iterable[str], seeds: Sequence[int]) -> list[Hashes]:
+    """As `row_hashes` for each of `seeds`, with one look at the values."""
+    found = [np.full(len(table), seed % 2**64, np.uint64) for seed in seeds]
+    for lane in found:
+        _mix(lane, _ODD)
     for name in columns:
-        mixed = _mixed((mixed ^ _bits(table[name].combine_chunks(), seed)) + _ODD)
-    return mixed
+        values = table[name].combine_chunks()
+        text = _text_codes(values)
+        plain = None if text else _bits(values)
+        for lane, seed in zip(found, seeds, strict=True):
+            bits = _text_bits(*text, seed) if text else plain
+            np.bitwise_xor(lane, bits, out=lane)
+            _mix(lane, _ODD)
+    return found
 
 
-def _bits(values: pa.Array, seed: int) -> Hashes:
+def _bits(values: pa.Array) -> Hashes:
     """The column's values as 64 bits each, [N]."""
-    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        return _text_bits(values, seed)
     if pa.types.is_floating(values.type):
         floats = values.to_numpy(zero_copy_only=False) + 0.0  # -0.0 + 0.0 is 0.0
         bits = floats.astype(np.float64).view(np.uint64)
     else:
         bits = pc.fill_null(pc.cast(values, pa.int64()), 0).to_numpy().view(np.uint64)
-    missing = values.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
-    return np.where(missing, _NO_VALUE, bits)
+    if pa.types.is_floating(values.type) or values.null_count:
+        missing = values.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+        bits = np.where(missing, _NO_VALUE, bits)
+    return bits
 
 
-def _text_bits(values: pa.Array, seed: int) -> Hashes:
-    encoded = values.dictionary_encode()
+def _text_codes(values: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]] | None:
+    """The different texts and each row's place among them, after the last for none; None if the
+    column is no text."""
+    encoded = values if pa.types.is_dictionary(values.type) else None
+    if encoded is None and (pa.types.is_string(values.type) or pa.types.is_binary(values.type)):
+        encoded = values.dictionary_encode()
+    if encoded is None:
+        return None
     texts = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
+    return texts, pc.fill_null(encoded.indices, len(texts)).to_numpy()
+
+
+def _text_bits(texts: NDArray[np.object_], codes: NDArray[np.int64], seed: int) -> Hashes:
     key = f"rows{seed % 10**12:012d}"  # 16 bytes, SipHash's key
     hashes = pd.util.hash_array(texts, hash_key=key, categorize=False).astype(np.uint64)
-    codes = pc.fill_null(encoded.indices, len(texts)).to_numpy()
-    found: Hashes = np.append(hashes, _NO_VALUE)[codes]
-    return found
+    return np.append(hashes, _NO_VALUE).take(codes)
 
 
-def _mixed(bits: Hashes) -> Hashes:
-    """splitmix64's finaliser: every input bit moves every output bit."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+def _mix(bits: Hashes, add: np.uint64) -> None:
+    """Add, then splitmix64's finaliser, in place: every input bit moves every output bit.
+
+    A stretch at a time, so that all steps happen in the processor's cache.
+    """
+    shifted = np.empty(min(len(bits), _STRETCH), np.uint64)
+    for start in range(0, len(bits), _STRETCH):
+        part = bits[start : start + _STRETCH]
+        held = shifted[: len(part)]
+        part += add
+        for shift, factor in _STEPS:
+            np.right_shift(part, shift, out=held)
+            part ^= held
+            if factor:
+                part *= factor
 
 
 def shares(hashes: Hashes) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,15 +63,26 @@ def _worked(
 
 
 def results(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
-    """`work(item)` for each item, in order: one task each, one execution in all."""
-    numbered = list(enumerate(items))
-    found = collected(pieced(numbered, partial(_result, work=work)))
-    return [result for _, result in sorted(found, key=lambda pair: pair[0])]
+    """`work(item)` for each item, in order: one task each.
+
+    Plain tasks: what Ray Data would add, a pipeline of blocks, has nothing to do here.
+    """
+    shared = ray.put(work)
+    references = [_CALLED.remote(shared, item) for item in items]
+    try:
+        found: list[Result] = executed(lambda: ray.get(references))
+    except BaseException:
+        for reference in references:
+            ray.cancel(reference)
+        raise
+    return found
 
 
-def _result(numbered: tuple[int, Any], work: Callable[[Any], Any]) -> Iterable[dict[str, Any]]:
-    index, item = numbered
-    yield boxed((index, work(item)))
+def _called(work: Callable[[Any], Any], item: Any) -> Any:
+    return work(item)
+
+
+_CALLED = ray.remote(_called)
 
 
 def boxed(value: Any) -> dict[str, Any]:
@@ -100,6 +112,16 @@ def written(table: pa.Table, path: UPath) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         pq.write_table(table, file)
+
+
+def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
+    """Write tables of one schema, at least one, as one parquet file, each as it comes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rest = iter(tables)
+    first = next(rest)
+    with path.open("wb") as file, pq.ParquetWriter(file, first.schema) as writer:
+        for table in chain([first], rest):
+            writer.write_table(table)
 
 
 def read(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:

@@ -21,8 +21,43 @@ from ray_pipeline.schema import Column
 MOST_VALUES = 100_000
 """Different values of a column that one task counts; beyond them only the most frequent."""
 TOP = 10
+BINS = 24
+"""Of the histograms that the report draws."""
+SAMPLED, MOST_SAMPLED = 512, 1 << 14
+"""Numbers of a column that one block gives to its histogram, and that are kept in all."""
 LARGEST = 1e140
 """Numbers beyond count as this in means and deviations, whose squares must stay finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Numbers of a column [S], evenly spaced among its rows, and how many each stands for."""
+
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    weights: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Sample:
+        step = -(-len(values) // SAMPLED)
+        chosen = values[::step]
+        return cls(chosen.copy(), np.full(len(chosen), len(values) / len(chosen)))
+
+    def __add__(self, other: Sample) -> Sample:
+        values = np.concatenate([self.values, other.values])
+        weights = np.concatenate([self.weights, other.weights])
+        if len(values) <= MOST_SAMPLED:
+            return Sample(values, weights)
+        thinned = weights[::2]
+        return Sample(values[::2], thinned * (weights.sum() / thinned.sum()))
+
+    def histogram(self, low: float, high: float, count: int) -> dict[str, Any]:
+        """About how many of `count` numbers between `low` and `high` fall into each of BINS."""
+        edges = np.linspace(low, high, BINS + 1) if abs(high - low) < LARGEST else np.empty(0)
+        if not len(edges) or not (np.diff(edges) > 0).all():  # too wide for doubles, or too narrow
+            return {"edges": [low, high], "counts": [count]}
+        weighed, _ = np.histogram(self.values, edges, weights=self.weights)
+        rounded = np.rint(weighed * (count / weighed.sum())).astype(int)
+        return {"edges": edges.tolist(), "counts": rounded.tolist()}
 
 
 @dataclass(frozen=True)
@@ -35,18 +70,22 @@ class Moments:
     minimum: float = math.inf
     maximum: float = -math.inf
     missing: int = 0
+    sample: Sample = field(default_factory=Sample, compare=False)
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> Moments:
         """Moments of `values` [N], where NaN and infinities are missing."""
-        finite = values[np.isfinite(values)]
+        usable = np.isfinite(values)
+        finite = values if usable.all() else values[usable]
         missing = len(values) - len(finite)
         if not len(finite):
             return cls(missing=missing)
-        held = finite.clip(-LARGEST, LARGEST)
+        low, high = float(finite.min()), float(finite.max())
+        held = finite if max(-low, high) <= LARGEST else finite.clip(-LARGEST, LARGEST)
         mean = float(held.mean())
-        squares = float(np.square(held - mean).sum())
-        return cls(len(finite), mean, squares, float(finite.min()), float(finite.max()), missing)
+        apart = held - mean
+        squares = float(apart @ apart)
+        return cls(len(finite), mean, squares, low, high, missing, Sample.of(finite))
 
     def __add__(self, other: Moments) -> Moments:
         """Both together; the parallel update of Chan, Golub and LeVeque (1979)."""
@@ -62,6 +101,7 @@ class Moments:
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
             missing,
+            self.sample + other.sample,
         )
 
     @property
@@ -146,6 +186,7 @@ def described(summary: Summary) -> dict[str, Any]:
             "mean": summary.mean,
             "max": summary.maximum,
             "deviation": summary.deviation,
+            "histogram": summary.sample.histogram(summary.minimum, summary.maximum, summary.count),
         }
     distinct = {"at_least" if summary.cut else "distinct": len(summary.values)}
     return {"missing": summary.missing, **distinct, "top": summary.ranked()[:TOP]}

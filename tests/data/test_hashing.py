@@ -7,6 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_pipeline.data import hashing
 from ray_pipeline.data.hashing import row_hashes, shares
 
 TABLE = pa.table(
@@ -77,3 +78,12 @@ def test_spread_and_seeds():
     assert abs(np.corrcoef(places, other)[0, 1]) < 0.02
     assert places.min() >= 0
     assert places.max() < 1
+
+
+def test_dictionaries_hash_as_their_texts_and_lanes_as_one_at_a_time():
+    table = pa.table({"a": ["x", None, "y", "x"], "b": [1.5, 2.0, None, 1.5]})
+    encoded = table.set_column(0, "a", table["a"].dictionary_encode())
+    both = hashing.lanes(encoded, ["a", "b"], (0, 1))
+    for lane, seed in zip(both, (0, 1), strict=True):
+        assert lane.tolist() == hashing.row_hashes(table, ["a", "b"], seed).tolist()
+    assert both[0][0] == both[0][3] != both[1][0]

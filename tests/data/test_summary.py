@@ -58,3 +58,31 @@ def test_booleans_are_counted_and_wide_integers_measured():
     assert found == Counts(Counter(true=2, false=1), 1)
     wide = pa.chunked_array([pa.array([2**60, None], pa.int64())])
     assert summary.summarised(wide, Column(name="x", kind="integer")).mean == 2.0**60
+
+
+@given(cuts=st.lists(st.integers(0, 20_000), max_size=4))
+def test_a_histogram_adds_up_and_is_about_that_of_all_values(cuts):
+    values = np.random.default_rng(0).normal(size=20_000)
+    found = Moments()
+    for part in np.split(values, sorted(cuts)):
+        found += Moments.of(part)
+    histogram = summary.described(found)["histogram"]
+    expected, edges = np.histogram(values, summary.BINS)
+    assert histogram["edges"] == pytest.approx(edges.tolist())
+    assert sum(histogram["counts"]) == pytest.approx(len(values), abs=summary.BINS)
+    apart = np.abs(np.array(histogram["counts"]) - expected).sum() / len(values)
+    assert apart < 0.35  # of 512 values and more; 2 if nothing were alike
+
+
+def test_a_histogram_of_one_value_and_of_the_largest_range():
+    for values in ([3.0, 3.0], [-1.7e308, 1.7e308]):
+        histogram = summary.described(Moments.of(np.array(values)))["histogram"]
+        assert histogram == {"edges": [min(values), max(values)], "counts": [2]}
+
+
+def test_a_sample_stays_small():
+    found = summary.Sample()
+    for _ in range(100):
+        found += summary.Sample.of(np.arange(1000.0))
+    assert len(found.values) <= summary.MOST_SAMPLED
+    assert found.weights.sum() == pytest.approx(100_000)
