@@ -73,8 +73,8 @@ class Dates(Settings):
     )
     timezone: str = Field(
         "UTC",
-        description="Of times without one, such as `Europe/Paris`; days are days. A time that occurs twice is the "
-        "earlier, one that does not occur is moved forward.",
+        description="Of times without one, such as `Europe/Paris`; days are days. A time that "
+        "occurs twice is the earlier, one that does not occur is moved forward.",
     )
 
 

@@ -20,7 +20,7 @@ from ray_pipeline.job import Clean
 from ray_pipeline.job.steps import KINDS, NUMBERS, Step
 from ray_pipeline.schema import Schema
 
-__all__ = ["Change", "Changes", "Cleaned", "applied_to", "check", "compiled", "function"]
+__all__ = ["Change", "Changes", "Cleaned", "applied_to", "check", "compiled", "dumped", "function"]
 
 Changes = dict[tuple[int, str], Change]
 """What was done, by the step's number in the job file and the column."""
@@ -120,6 +120,11 @@ def _made(step: Step, schema: Schema) -> Apply | None:
     if step.missing is not None:
         return missing.applying(step.missing, schema)
     return None
+
+
+def dumped(clean: Clean) -> dict[str, Any]:
+    """Settings as JSON that `Clean` reads back."""
+    return clean.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
 
 def check(clean: Clean, schema: Schema) -> None:

@@ -17,7 +17,16 @@ from ray.data import Dataset
 
 from ray_pipeline.data import parts
 from ray_pipeline.data.duplicates import Repeated, row_ids
-from ray_pipeline.data.steps import Changes, applied_to, check, function, missing, outliers, reading
+from ray_pipeline.data.steps import (
+    Changes,
+    applied_to,
+    check,
+    dumped,
+    function,
+    missing,
+    outliers,
+    reading,
+)
 from ray_pipeline.data.steps import near_duplicates as near
 from ray_pipeline.data.steps.found import Apply, Change, Found, count
 from ray_pipeline.data.steps.outliers import Sampled
@@ -64,11 +73,6 @@ def applied(
     as_applied = clean.model_copy(update={"steps": tuple(work.fitted_steps)})
     record = described(clean, work.changes) | {"fitted": dumped(as_applied)}
     return ray.data.from_arrow_refs(work.blocks), record
-
-
-def dumped(clean: Clean) -> dict[str, Any]:
-    """Settings as JSON that `Clean` reads back."""
-    return clean.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
 
 @dataclass

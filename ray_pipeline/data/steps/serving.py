@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_pipeline.data import parsing
-from ray_pipeline.data.steps import applied_to, function, reading
-from ray_pipeline.data.steps.applied import dumped
+from ray_pipeline.data.steps import applied_to, dumped, function, reading
 from ray_pipeline.data.steps.found import Apply, Found
 from ray_pipeline.job import Clean
 from ray_pipeline.job.steps import Spelling, Step, Units
