@@ -40,11 +40,11 @@ def until_told() -> None:
 
 
 def ours(bundle: str, port: int, key: str, replicas: int) -> None:
-    from ray_pipeline import cluster
-    from ray_pipeline.deploy import auth, release
+    from ray_pipeline import cluster, files
+    from ray_pipeline.deploy import release
     from ray_pipeline.job import Replicas, Serve
 
-    auth.write_private(auth.state_folder() / "key", key)
+    files.write_private(files.state_folder() / "key", key)
     try:
         cluster.connect()
         settings = Serve(port=port, replicas=Replicas(min=replicas, max=replicas))

@@ -25,8 +25,8 @@ from typing import Any
 import psutil
 
 from ray_pipeline.deploy import fast_path, ports
-from ray_pipeline.deploy.auth import state_folder, write_private
 from ray_pipeline.errors import ClusterError
+from ray_pipeline.files import state_folder, write_private
 
 _MARK = "RAY_PIPELINE_CLUSTER"
 _LOCAL = "127.0.0.1"

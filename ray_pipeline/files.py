@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,3 +66,25 @@ def clear(path: UPath, keep: str = "") -> None:
             child.fs.rm(str(child.path if hasattr(child, "path") else child), recursive=True)
     if not keep:
         path.rmdir()
+
+
+def state_folder() -> Path:
+    """Where this user's keys and cluster record are: `RAY_PIPELINE_HOME` or `~/.ray_pipeline`.
+
+    Made on first use, readable by its owner alone.
+    """
+    folder = Path(os.environ.get("RAY_PIPELINE_HOME") or Path.home() / ".ray_pipeline")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace the file at `path` in one step; nobody but its owner can ever read it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from ray.data import Dataset
 
 from ray_pipeline.data import parsing, parts, sources
 from ray_pipeline.data.connectors import connector
+from ray_pipeline.data.privacy import treatment
+from ray_pipeline.data.privacy.treatment import Treat
 from ray_pipeline.data.readers import READERS
 from ray_pipeline.data.sources import files
 from ray_pipeline.errors import DataError
@@ -23,7 +25,7 @@ from ray_pipeline.schema import Column, Kind, Role, Schema
 __all__ = ["READERS", "files", "fingerprint", "places", "rows", "schema"]
 
 LINEAGE = ("_source", "_row", "_error", "_raw")
-RESERVED = (*LINEAGE, "_reason", "_test")
+RESERVED = (*LINEAGE, "_reason", "_test", treatment.IDENTITY)
 """Names that columns beside the file's own have until rows are clean."""
 CLASSES = 20
 """A label of whole numbers with no more different values than this is a class, not a quantity."""
@@ -37,20 +39,29 @@ def rows(source: Source, data: Data, schema: Schema) -> Dataset:
     where a row does not parse `_error` says why and `_raw` holds it, else both are null. Columns
     that the schema does not name are left out. Pieces (files, ranges of bytes or keys) are read
     in parallel; errors of the place (DataError: not UTF-8, a column not there, a table gone) are
-    raised when the dataset is executed.
+    raised when the dataset is executed. What `data.privacy` treats is treated in the task that
+    reads it.
     """
     parts.quiet()
     pieces = connector(source, data).pieces(source, data)
-    return parts.pieced(pieces, partial(_rows, source=source, data=data, schema=schema))
+    treat = treatment.of(data.privacy, schema)
+    work = partial(_rows, source=source, data=data, schema=schema, treat=treat)
+    return parts.pieced(pieces, work)
 
 
-def _rows(piece: Any, source: Source, data: Data, schema: Schema) -> Iterator[pa.Table]:
-    for table in connector(source, data).tables(piece, data, schema.names):
-        yield _cleaned(table, source, schema)
+def _rows(
+    piece: Any, source: Source, data: Data, schema: Schema, treat: Treat | None = None
+) -> Iterator[pa.Table]:
+    names = (*schema.names, *treat.reads) if treat else schema.names
+    for table in connector(source, data).tables(piece, data, names):
+        cleaned = _cleaned(table, source, names, schema.missing_texts)
+        yield treat(cleaned) if treat else cleaned
 
 
-def _cleaned(table: pa.Table, source: Source, schema: Schema) -> pa.Table:
-    columns = {name: parsing.present(table[name], schema.missing_texts) for name in schema.names}
+def _cleaned(
+    table: pa.Table, source: Source, names: Sequence[str], missing: Collection[str]
+) -> pa.Table:
+    columns = {name: parsing.present(table[name], missing) for name in names}
     named = "_source" in table.column_names
     place = table["_source"] if named else pa.repeat(str(source), len(table))
     return pa.table(columns | {"_source": place} | {name: table[name] for name in LINEAGE[1:]})
@@ -84,13 +95,15 @@ def schema(data: Data) -> Schema:
     source = data.source
     names, where = connector(source, data).names(source, data), places(data)[0]
     named = [*data.columns, *data.clean.replace, *data.split.by, data.label]
+    named += data.privacy.named if data.privacy else ()
     sources.checked_names(names, named, where)
     if clash := [name for name in names if name in RESERVED]:
         raise DataError(f"a column is called `{clash[0]}`", where=where, hint="rename it")
     if data.test:
         sources.checked_names(connector(data.test, data).names(data.test, data), names, str(data.test))
     kinds = _kinds(source, data, [name for name in names if name not in data.columns])
-    return Schema(columns=tuple(_column(name, data, kinds) for name in names), missing=data.missing)
+    columns = tuple(_column(name, data, kinds) for name in names)
+    return treatment.stored_schema(Schema(columns=columns, missing=data.missing), data.privacy)
 
 
 def _column(name: str, data: Data, kinds: dict[str, Kind]) -> Column:
@@ -122,9 +135,6 @@ def _kinds(source: Source, data: Data, names: Sequence[str]) -> dict[str, Kind]:
 
 def _sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table:
     """The first rows' values in the columns `names`. Raises DataError where there are none."""
-    texts = Schema(
-        columns=tuple(Column(name=name, kind="category") for name in names), missing=data.missing
-    )
     found = connector(source, data)
     if found.sample:
         table = found.sample(source, data, names)
@@ -133,7 +143,7 @@ def _sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table:
     if table is None or not pc.any(pc.is_null(table["_error"])).as_py():
         where = found.places(source, data)[0]
         raise DataError("no row can be read", where=where, expected=f"{len(names)} fields")
-    return _cleaned(table, source, texts)
+    return _cleaned(table, source, names, Schema(columns=(), missing=data.missing).missing_texts)
 
 
 def _few_whole(values: pa.ChunkedArray) -> bool:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ray_pipeline.data.hashing import row_hashes
+from ray_pipeline.data.privacy.treatment import IDENTITY
 from ray_pipeline.schema import Schema
 
 _ROWS = 40
@@ -62,14 +63,20 @@ def row_ids(table: pa.Table, files: list[str]) -> NDArray[np.int64]:
     return ids
 
 
+def place_of(id_: int, files: list[str]) -> str:
+    """Where the row with this id is, in words."""
+    return f"row {id_ & (2**_ROWS - 1)} of {files[id_ >> _ROWS].rsplit('/', 1)[-1]}"
+
+
 def hashed(table: pa.Table, schema: Schema, files: list[str]) -> pa.Table:
     """The id of each usable row, its 128 bits, and whether it is a row of the test file."""
     usable = table.filter(pc.is_null(table["_reason"]))
+    names = [*schema.names, *(name for name in (IDENTITY,) if name in table.column_names)]
     return pa.table(
         {
             "id": row_ids(usable, files),
-            "high": row_hashes(usable, schema.names, seed=0),
-            "low": row_hashes(usable, schema.names, seed=1),
+            "high": row_hashes(usable, names, seed=0),
+            "low": row_hashes(usable, names, seed=1),
             "test": usable["_test"],
         }
     )

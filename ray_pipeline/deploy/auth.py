@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from ray_pipeline.errors import RequestError
+from ray_pipeline.files import state_folder, write_private
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 _EXPECTED = "`Authorization: Bearer KEY` or `X-API-Key: KEY`; `ray-pipeline key` prints the key"
-
-
-def state_folder() -> Path:
-    """Where this user's key and cluster record are: `RAY_PIPELINE_HOME` or `~/.ray_pipeline`.
-
-    Made on first use, readable by its owner alone.
-    """
-    folder = Path(os.environ.get("RAY_PIPELINE_HOME") or Path.home() / ".ray_pipeline")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace the file at `path` in one step; nobody but its owner can ever read it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def key(new: bool = False) -> str:

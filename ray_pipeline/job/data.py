@@ -9,7 +9,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Fraction, Settings
 from ray_pipeline.job.clean import Clean
+from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
+from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.source import Place
 from ray_pipeline.schema import Kind, Role
 
@@ -77,8 +79,14 @@ class Data(Settings):
         "named here are inferred.",
     )
     clean: Clean = Clean()
+    expect: tuple[Expectation, ...] = Field(
+        (), description="What the cleaned rows must be, or else the run warns or refuses."
+    )
     split: Split = Split()
     features: Features = Features()
+    privacy: Privacy | None = Field(
+        None, description="Personal data: what is found, treated, erased; absent, nothing is."
+    )
     balance: Balance | None = Field(
         None, description="Weights of the training rows, so that groups or classes count alike."
     )
@@ -96,6 +104,11 @@ class Data(Settings):
             raise ValueError(
                 f"label {self.label!r}: a {kind} cannot be predicted, but a category can"
             )
+        if self.privacy and self.privacy.method(self.label):
+            raise ValueError(f"label {self.label!r} is what is predicted: it cannot be treated")
+        for name in self.split.by:
+            if self.privacy and self.privacy.method(name) in ("drop", "mask"):
+                raise ValueError(f"`split.by` names {name!r}, which is not stored")
         if self.split.validation == 0:
             raise ValueError("`split.validation` must be above 0: early stopping needs it")
         return self
