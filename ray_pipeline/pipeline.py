@@ -17,6 +17,7 @@ from ray_pipeline.data import (
     steps,
     stores,
 )
+from ray_pipeline.data.privacy import anonymity, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import UsageError
@@ -25,7 +26,9 @@ from ray_pipeline.model import evaluate, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 
 STAGES = (
+    "privacy",
     "clean",
+    "anonymity",
     "split",
     "bias",
     "features",
@@ -67,7 +70,7 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
 def path(run: Run) -> Iterator[Stage]:
     """Each stage of the run's job, as it is passed."""
     job, record = run.job, run.record
-    data = job.data
+    data = tombstones.settled(job.data, run.root)
     schema = collect.schema(data)
     evaluate.check(job.evaluate, schema)
     features.check(data.features, schema)
@@ -76,15 +79,22 @@ def path(run: Run) -> Iterator[Stage]:
     expectations.check(data.expect, schema)
     record["schema"] = schema.model_dump(mode="json")
 
+    source, privacy = collect.fingerprint(data), data.privacy
+    if privacy and privacy.find == "auto":
+        rows_as_read = data.without("clean", "expect", "split", "features", "balance")
+        yield (found := run.stage("privacy", findings.write, rows_as_read, depends=source))
+        findings.gate(found.record, privacy)
+
     yield (
         cleaned := run.stage(
-            "clean",
-            clean.write,
-            data.without("split", "features", "balance"),
-            schema,
-            depends=collect.fingerprint(data),
+            "clean", clean.write, data.without("split", "features", "balance"), schema, depends=source
         )
     )
+    if not cleaned.cached:
+        run.told("read", [str(place) for place in (data.source, data.test) if place], source)
+    if privacy and (privacy.quasi_identifiers or privacy.retention_days):
+        yield (hidden := run.stage("anonymity", anonymity.write, cleaned, privacy, schema))
+        anonymity.gate(hidden.record, privacy)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
     cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
     rows_alone = data.without("features", "balance")
@@ -134,6 +144,7 @@ def path(run: Run) -> Iterator[Stage]:
         job.compress,
         lineage,
         cleaning,
+        treatment.at_serving(schema, privacy),
     )
     yield exported
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)

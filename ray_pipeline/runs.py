@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from upath import UPath
 
-from ray_pipeline import __version__, files
+from ray_pipeline import __version__, audit, files
 from ray_pipeline.errors import PipelineError, UsageError
 from ray_pipeline.job import Job
 
@@ -106,6 +106,10 @@ class Run:
         unchanged = bool(record.get("unchanged"))
         return self._passed(Stage(name, "", self.folder, seconds, unchanged, record))
 
+    def told(self, action: str, what: Any, digest: str) -> None:
+        """Add to the storage's audit log."""
+        audit.write(self.job.storage, action, what=what, digest=digest, run=self.id)
+
     def _passed(self, stage: Stage) -> Stage:
         self.stages.append(stage)
         self.record["stages"] = [
@@ -139,6 +143,7 @@ class Run:
         record = function(*(i.path if isinstance(i, Stage) else i for i in inputs), **extras)
         seconds = round(time.monotonic() - begun, 3)
         _write_json(path / MARKER, {"name": name, "seconds": seconds, "record": record})
+        self.told("write", f"{self.job.name}, stage {name}", digest)
         if "work" in accepted:
             files.clear(path / "work")
         return Stage(name, digest, path, seconds, False, record)

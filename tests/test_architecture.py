@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "ray_pipeline"
 FLOORS = [
     {"errors", "__init__"},
     {"job", "jobfile", "schema", "bundle", "report", "report_view", "charts", "starter"},
-    {"runs", "tracking", "progress", "files"},
+    {"runs", "audit", "tracking", "progress", "files"},
     {"data"},
     {"model"},
     {"deploy"},

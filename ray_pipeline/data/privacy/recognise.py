@@ -35,6 +35,7 @@ _LIKE_A_PHONE = re.compile(
 """Without a word beside it: a number of the right length alone may be an order's or a date."""
 _LIKE_A_NAME = re.compile(r"^[^\W\d_][^\d@<>/_,;]*$")
 
+_WORDED = re.compile(r"[^\W\d_]{2}")
 _CODE = re.compile(r"^[A-Z]{1,4}$")
 
 
@@ -50,6 +51,12 @@ class Span(NamedTuple):
 def has_ner() -> bool:
     """Whether names in free text can be found."""
     return importlib.util.find_spec(NER_PACKAGE) is not None
+
+
+def check_installed() -> None:
+    """Raises JobError where Presidio is not installed, without the seconds of loading it."""
+    if importlib.util.find_spec("presidio_analyzer") is None:
+        raise _not_installed()
 
 
 def spans(
@@ -125,18 +132,21 @@ def _by_column(text: str, column: str) -> Iterator[Span]:
 
 def _people(texts: Sequence[str]) -> list[list[Span]]:
     pipeline = _ner()
+    found: list[list[Span]] = [[] for _ in texts]
     if pipeline is None:
-        return [[] for _ in texts]
-    return [
-        [
+        return found
+    # Numbers and codes hold no name, and are most of what a table has.
+    worded = [index for index, text in enumerate(texts) if _WORDED.search(text)]
+    documents = pipeline.pipe([texts[index] for index in worded], batch_size=256)
+    for index, document in zip(worded, documents, strict=True):
+        found[index] = [
             Span("PERSON", entity.start_char, entity.end_char, 0.5)
             for entity in document.ents
             if entity.label_ == "PERSON"
             and _LIKE_A_NAME.match(entity.text)
             and not _CODE.match(entity.text)
         ]
-        for document in pipeline.pipe(texts, batch_size=256)
-    ]
+    return found
 
 
 @lru_cache(maxsize=1)  # once in a worker process: loading takes a second
@@ -149,6 +159,14 @@ def _ner() -> Any:
     return package.load(exclude=unused)
 
 
+def _not_installed() -> JobError:
+    return JobError(
+        "personal data cannot be looked for: Presidio is not installed",
+        where="data.privacy",
+        hint="pip install 'ray-pipeline[privacy]', or set `find: off`",
+    )
+
+
 @lru_cache(maxsize=1)
 def _recognisers() -> tuple[tuple[str, Any, bool], ...]:
     """Entity, recogniser, and whether what it finds always holds a digit."""
@@ -157,11 +175,7 @@ def _recognisers() -> tuple[tuple[str, Any, bool], ...]:
         from presidio_analyzer import Pattern, PatternRecognizer
         from presidio_analyzer import predefined_recognizers as known
     except ImportError as error:
-        raise JobError(
-            "personal data cannot be looked for: Presidio is not installed",
-            where="data.privacy",
-            hint="pip install 'ray-pipeline[privacy]', or set `find: off`",
-        ) from error
+        raise _not_installed() from error
     suffixes = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
 
     class Email(known.EmailRecognizer):  # type: ignore[misc]
