@@ -37,13 +37,19 @@ class Relation:
     numbered: bool = False
 
     def column(self, name: str | None) -> Any:
-        return self.rows.c[name]
+        """A column as the driver gives it, without SQLAlchemy's conversions.
 
-    def select(self, names: Sequence[str]) -> sa.Select[Any]:
-        """The columns as the driver gives them, in order, without SQLAlchemy's conversions."""
+        Bounds read from it compare as they stand: SQLite's dates are texts of several forms.
+        """
         import sqlalchemy as sa
 
-        raw = [sa.type_coerce(self.rows.c[name], sa.types.NullType()).label(None) for name in names]
+        return sa.type_coerce(self.rows.c[name], sa.types.NullType())
+
+    def select(self, names: Sequence[str]) -> sa.Select[Any]:
+        """The columns as the driver gives them, in order."""
+        import sqlalchemy as sa
+
+        raw = [self.column(name).label(None) for name in names]
         return sa.select(*raw).select_from(self.rows)
 
     def order(self) -> list[Any]:

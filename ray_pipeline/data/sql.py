@@ -79,7 +79,7 @@ def sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table | None:
         found = _relation(source, entry, connection)
         rows = connection.execute(found.select(names).limit(BATCH)).fetchall()
     whole = Range(source, entry, found)
-    return _table(rows, whole, names, 0) if rows else None
+    return as_table(rows, whole, names, 0) if rows else None
 
 
 def fingerprint(source: Source, data: Data) -> Any:
@@ -161,7 +161,7 @@ def tables(piece: Range, data: Data, names: Sequence[str]) -> Iterator[pa.Table]
     count = 0
     with connected(piece.source, piece.login, stream=True) as connection:
         for rows in connection.execute(_statement(piece, names)).partitions(BATCH):
-            yield _table(rows, piece, names, piece.first + count)
+            yield as_table(rows, piece, names, piece.first + count)
             count += len(rows)
     if piece.rows is not None and count != piece.rows:
         raise DataError(
@@ -186,7 +186,7 @@ def _statement(piece: Range, names: Sequence[str]) -> Any:
     return statement if found.numbered else statement.order_by(*found.order())
 
 
-def _table(rows: Sequence[Any], piece: Range, names: Sequence[str], before: int) -> pa.Table:
+def as_table(rows: Sequence[Any], piece: Range, names: Sequence[str], before: int) -> pa.Table:
     """Rows as Arrow; one with a value that is not of its column's type becomes an `_error`."""
     values = list(zip(*rows, strict=True))
     arrays, faults = {}, dict[int, str]()
