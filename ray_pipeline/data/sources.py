@@ -10,6 +10,7 @@ from typing import IO, Any, Literal, cast
 from upath import UPath
 
 from ray_pipeline.data import parts
+from ray_pipeline.data.faults import told
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data
 
@@ -69,11 +70,12 @@ def listed(location: str) -> list[UPath]:
     Raises:
         DataError: nothing is there, or a file is empty.
     """
-    root = UPath(location)
-    paths = _found(root)
-    if not paths:
-        raise DataError("there is no such file", where=location, hint=_nearest(root))
-    found = [(path, path.fs.info(path.path)) for path in paths]
+    with told(location):
+        root = UPath(location)
+        paths = _found(root)
+        if not paths:
+            raise DataError("there is no such file", where=location, hint=_nearest(root))
+        found = [(path, path.fs.info(path.path)) for path in paths]
     if empty := [path for path, info in found if info["type"] == "file" and not info["size"]]:
         raise DataError("the file is empty", where=str(empty[0]), expected="rows of data")
     return paths
@@ -122,7 +124,8 @@ def like(root: UPath, name: str) -> UPath:
 def _nearest(root: UPath) -> str:
     parent = root.parent
     if not parent.is_dir():
-        return f"there is no folder `{parent}` either; paths are relative to the job file"
+        relative = "" if "://" in str(root) else "; paths are relative to the job file"
+        return f"there is no folder `{parent}` either{relative}"
     names = [path.name for path in parent.iterdir()]
     near = difflib.get_close_matches(root.name, names, 1)
     return f"did you mean `{near[0]}`?" if near else "paths are relative to the job file"

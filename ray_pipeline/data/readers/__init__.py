@@ -9,8 +9,8 @@ import pyarrow as pa
 from upath import UPath
 
 from ray_pipeline.data import sources
+from ray_pipeline.data.faults import told
 from ray_pipeline.data.readers import columnar, delimited, delta, excel, iceberg, jsonl, lance
-from ray_pipeline.data.readers.faults import told
 from ray_pipeline.data.readers.versioned import TableFormat
 from ray_pipeline.data.sources import Format, Piece
 from ray_pipeline.job import Data

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 from upath import UPath
 
-from ray_pipeline.data.readers.faults import missing
+from ray_pipeline.data.faults import missing
 from ray_pipeline.data.readers.stores import options
 from ray_pipeline.data.readers.versioned import Table, Version
 from ray_pipeline.errors import DataError

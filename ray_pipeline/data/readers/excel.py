@@ -13,7 +13,7 @@ import pyarrow as pa
 from upath import UPath
 
 from ray_pipeline.data import sources
-from ray_pipeline.data.readers.faults import missing
+from ray_pipeline.data.faults import missing
 from ray_pipeline.data.readers.rows import numbered
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from ray_pipeline.data.readers.faults import missing, told
+from ray_pipeline.data.faults import missing, told
+from ray_pipeline.data.readers.stores import properties
 from ray_pipeline.data.readers.versioned import Table, Version
 from ray_pipeline.errors import DataError
 
@@ -27,7 +28,7 @@ def opened(path: UPath, version: Version = None) -> Table:
     with told(path):
         location = metadata_file(path)
         try:
-            table = StaticTable.from_metadata(str(location))
+            table = StaticTable.from_metadata(str(location), properties())
         except ValueError as error:
             raise DataError("no Iceberg metadata", where=str(location)) from error
     snapshot = _snapshot(table, version, path)

@@ -1,7 +1,7 @@
 """What libraries with their own object-store clients must be told; the rest is in the environment.
 
-They read AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and their like by themselves, in each process: no
-credential passes through the job file, a record or a log.
+They read AWS_ACCESS_KEY_ID and its like by themselves, in each process: no credential passes
+through the job file, a record or a log.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ import os
 
 
 def options() -> dict[str, str] | None:
-    """Options for delta-rs and Lance: plain HTTP, where the endpoint in the environment is."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    return {"allow_http": "true"} if endpoint.startswith("http://") else None
+    """For delta-rs and Lance: plain HTTP, where the endpoint in the environment is."""
+    return {"allow_http": "true"} if _endpoint().startswith("http://") else None
+
+
+def properties() -> dict[str, str]:
+    """For PyIceberg, whose S3 client is Arrow's: the endpoint, where the environment has one."""
+    return {"s3.endpoint": _endpoint()} if _endpoint() else {}
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
