@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,26 +13,65 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import balance, fitting, parts, quantiles
+from ray_pipeline.data import balance, fitting, parts
 from ray_pipeline.data.balance import Weights
-from ray_pipeline.data.quantiles import Doubles
+from ray_pipeline.data.encoders import category, date, number, target, text
+from ray_pipeline.data.encoders.category import Codes
+from ray_pipeline.data.fitting import Fitted
 from ray_pipeline.data.statistics import (
-    FIRST_VALUE,
-    LARGEST_SCORE,
-    MISSING,
-    UNKNOWN,
     CategoryStatistics,
+    DateStatistics,
     LabelStatistics,
-    NumberStatistics,
     Statistics,
+    TextStatistics,
 )
 from ray_pipeline.data.summary import as_doubles
-from ray_pipeline.errors import DataError
-from ray_pipeline.job import Data
+from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.job import Data, Features
+from ray_pipeline.job.features import KEYS
 from ray_pipeline.schema import Schema
 
 STATISTICS = "statistics.json"
-Transform = Callable[[pa.Table], pa.Table]
+SLICE = 2**25
+"""Numbers that are made at a time: what a task holds of a wide text, whatever its file."""
+
+Singles = NDArray[np.float32]
+Fold = NDArray[np.int64] | None
+Block = Callable[[pa.Table, Fold], Singles]
+
+
+class Transform(Protocol):
+    def __call__(self, rows: pa.Table, fold: Fold = None) -> pa.Table: ...
+
+
+def check(features: Features, schema: Schema) -> None:
+    """Raises JobError for settings of a column that is no feature, or is of another kind."""
+    kinds = {column.name: column.kind for column in schema.features}
+    for name, settings in features.columns.items():
+        where = f"data.features.columns.{name}"
+        if name not in kinds:
+            known = ", ".join(list(kinds)[:20])
+            raise JobError("no feature has this name", where=where, expected=f"one of {known}")
+        kind = "number" if kinds[name] in ("integer", "boolean") else kinds[name]
+        if strange := sorted(settings.model_fields_set - KEYS[kind]):
+            raise JobError(
+                f"`{strange[0]}` does not suit the kind {kinds[name]}",
+                where=where,
+                expected=", ".join(sorted(KEYS[kind])),
+                hint="give the column another kind under `data.columns`",
+            )
+
+
+def _check_no_image(schema: Schema) -> None:
+    for column in schema.features:
+        if column.kind == "image":
+            raise JobError(
+                "no model here reads images yet",
+                where=f"column {column.name}",
+                expected="numbers, categories, dates or texts as features",
+                hint="set `data.source.thumbnail` for numbers instead, stop at `--until split`, "
+                "or give the column the role `ignore`",
+            )
 
 
 def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
@@ -44,7 +83,9 @@ def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any
     Raises:
         DataError: there are no rows, no feature, or a class that training lacks.
     """
-    statistics = fit(split / "train", data, schema)
+    _check_no_image(schema)
+    fitted = fitting.fitted(parts.existing_files(split / "train"), data, schema)
+    statistics = fitted.statistics
     (out / STATISTICS).write_text(statistics.model_dump_json(indent=1))
     items = [
         (side, path)
@@ -54,29 +95,21 @@ def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any
     weights = None
     if data.balance is not None:
         weights = balance.fitted(split / "train", data.balance, schema)
-    written = parts.results(
-        items, partial(_prepared, statistics=statistics, weights=weights, out=out)
-    )
+    work = partial(_prepared, fitted=fitted, schema=schema, weights=weights, out=out)
+    written = parts.results(items, work)
     return {
         "rows_in": sum(written),
         "rows_out": sum(written),
         "rows_quarantined": 0,
         "numbers": statistics.number_width,
-        "categories": dict(
-            zip(
-                (column.name for column in statistics.categories),
-                statistics.category_sizes,
-                strict=True,
-            )
-        ),
-        "method": statistics.method,
+        "categories": dict(zip(statistics.category_names, statistics.category_sizes, strict=True)),
         **({"balance": balance.described(weights)} if weights else {}),
     }
 
 
 def fit(train: UPath, data: Data, schema: Schema) -> Statistics:
     """The statistics of the parquet files in `train`, in one execution. Raises DataError."""
-    return fitting.fitted(parts.existing_files(train), data, schema)
+    return fitting.fitted(parts.existing_files(train), data, schema).statistics
 
 
 def load(path: UPath) -> Statistics:
@@ -85,17 +118,25 @@ def load(path: UPath) -> Statistics:
 
 
 def _prepared(
-    item: tuple[str, UPath], statistics: Statistics, weights: Weights | None, out: UPath
+    item: tuple[str, UPath], fitted: Fitted, schema: Schema, weights: Weights | None, out: UPath
 ) -> int:
     """Write one file's rows as a model reads them, those of training weighed; their number."""
     side, path = item
     rows = parts.read(path)
-    ready = compiled_arrow(statistics)(rows)
-    empty = [name for name in ("numbers", "categories") if not ready[name].type.list_size]
-    ready = ready.drop_columns(empty)
-    if weights is not None and side == "train":
-        ready = weights.applied(ready, rows)
-    parts.written(ready, out / side / path.name)
+    training = side == "train"
+    transform = compiled_arrow(fitted.statistics, fitted.folds if training else None)
+
+    def ready() -> Iterator[pa.Table]:
+        step = max(1, SLICE // max(fitted.statistics.number_width, 1))
+        for start in range(0, len(rows), step):
+            part = rows.slice(start, step)
+            fold = target.folds_of(part, schema) if training and fitted.folds else None
+            table = transform(part, fold)
+            empty = [name for name in ("numbers", "categories") if not table[name].type.list_size]
+            table = table.drop_columns(empty)
+            yield table if weights is None or not training else weights.applied(table, part)
+
+    parts.written_parts(ready(), out / side / path.name)
     return len(rows)
 
 
@@ -120,22 +161,35 @@ def _matrix(table: pa.Table, name: str, dtype: type[np.generic]) -> NDArray[Any]
     return values.reshape(len(table), -1)
 
 
-def compiled_arrow(statistics: Statistics) -> Transform:
+def compiled_arrow(
+    statistics: Statistics, folds: Mapping[str, target.Encodings] | None = None
+) -> Transform:
     """A function from raw, typed rows to what a model reads.
 
     `numbers` FixedSizeList<float32>[number_width] and `categories` FixedSizeList<int32>[C], as
     Statistics describes them; and `label`, if the rows have it: the class index int64, or the
-    value float32. All in float64 until the last step, as in `feature_graph`.
+    value float32.
+
+    Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
+    found: their target encodings are learned from the other folds.
 
     Raises (the function): DataError for a class that training lacks, or a label without a value.
     """
-    scale = [_scaling(column) for column in statistics.numbers]
-    code = [_coding(column, statistics.missing) for column in statistics.categories]
+    scaled = _scaled(statistics)
+    plain = _plain(statistics, folds or {})
+    codes = _codes(statistics)
 
-    def transform(rows: pa.Table) -> pa.Table:
+    def transform(rows: pa.Table, fold: Fold = None) -> pa.Table:
+        numbers = np.empty((len(rows), statistics.number_width), np.float32)
+        start = statistics.embedded_width
+        scaled(rows, numbers[:, :start])
+        for encoded in plain:
+            block = encoded(rows, fold)
+            numbers[:, start : start + block.shape[1]] = block
+            start += block.shape[1]
         columns = {
-            "numbers": _lists(_numbers(rows, statistics, scale), pa.float32()),
-            "categories": _lists(_codes(rows, statistics, code), pa.int32()),
+            "numbers": _lists(numbers, pa.float32()),
+            "categories": _lists(codes(rows), pa.int32()),
         }
         if statistics.label.name in rows.column_names:
             columns["label"] = _label(rows[statistics.label.name], statistics.label)
@@ -144,57 +198,61 @@ def compiled_arrow(statistics: Statistics) -> Transform:
     return transform
 
 
-def _numbers(
-    rows: pa.Table, statistics: Statistics, scale: list[Callable[[Doubles], Doubles]]
-) -> NDArray[np.float32]:
-    matrix = np.empty((len(rows), statistics.number_width), np.float32)
-    flag = len(statistics.numbers)
-    for index, column in enumerate(statistics.numbers):
-        values = as_doubles(rows[column.name])
-        missing = ~np.isfinite(values)
-        matrix[:, index] = scale[index](np.where(missing, column.median, values))
-        if column.missing:
-            matrix[:, flag] = missing
-            flag += 1
-    return matrix
+def _scaled(statistics: Statistics) -> Callable[[pa.Table, Singles], None]:
+    """A function that fills [N, embedded_width]: scaled numbers, and flags for missing ones."""
+    scale = [number.scaling(column) for column in statistics.scaled]
+
+    def fill(rows: pa.Table, out: Singles) -> None:
+        flag = len(scale)
+        for index, column in enumerate(statistics.scaled):
+            values = as_doubles(rows[column.name])
+            missing = ~np.isfinite(values)
+            out[:, index] = scale[index](np.where(missing, column.filler, values))
+            if column.missing:
+                out[:, flag] = missing
+                flag += 1
+
+    return fill
 
 
-def _scaling(column: NumberStatistics) -> Callable[[Doubles], Doubles]:
-    if not column.knots:
-        return partial(_standardised, column=column)
-    knots, targets = np.array(column.knots), np.array(column.targets)
-    rise = quantiles.slopes(knots, targets)
-    return lambda values: quantiles.scored(values, knots, targets, rise)
+def _plain(statistics: Statistics, folds: Mapping[str, target.Encodings]) -> list[Block]:
+    """Functions to the blocks [N, W] of numbers that are read as they are, in their order."""
+    missing = statistics.missing
+
+    def dated(column: DateStatistics) -> Block:
+        return lambda rows, _: date.encoded(as_doubles(rows[column.name]), column)
+
+    def one_hot(column: CategoryStatistics) -> Block:
+        coded = category.coding(column, missing)
+        return lambda rows, _: category.onehot(coded(rows[column.name]), column.size)
+
+    def targeted(column: CategoryStatistics) -> Block:
+        encoded = target.encoding(column, folds.get(column.name), missing)
+        return lambda rows, fold: encoded(rows[column.name], fold)
+
+    def written(column: TextStatistics) -> Block:
+        encoded = text.encoding(column)
+        return lambda rows, _: encoded(rows[column.name])
+
+    return [
+        *(dated(column) for cyclic in (True, False) for column in statistics.dated(cyclic)),
+        *(one_hot(column) for column in statistics.encoded("onehot")),
+        *(targeted(column) for column in statistics.encoded("target")),
+        *(written(column) for column in statistics.texts if column.terms),
+    ]
 
 
-def _standardised(values: Doubles, column: NumberStatistics) -> Doubles:
-    with np.errstate(over="ignore"):
-        scores: Doubles = (values - column.mean) / (column.deviation or 1.0)
-    return scores.clip(-LARGEST_SCORE, LARGEST_SCORE)
+def _codes(statistics: Statistics) -> Callable[[pa.Table], Codes]:
+    """A function to the categories' indices [N, C]."""
+    code = [category.coding(column, statistics.missing) for column in statistics.indexed]
 
-
-def _codes(
-    rows: pa.Table, statistics: Statistics, code: list[Callable[[pa.ChunkedArray], Any]]
-) -> NDArray[np.int32]:
-    matrix = np.empty((len(rows), len(code)), np.int32)
-    for index, column in enumerate(statistics.categories):
-        matrix[:, index] = code[index](rows[column.name])
-    return matrix
-
-
-def _coding(column: CategoryStatistics, missing: tuple[str, ...]) -> Callable[..., Any]:
-    nothing = sorted({"", *missing})
-    # MISSING for those texts, UNKNOWN for what the lookup does not find.
-    known = pa.array([*nothing, *column.values], pa.string())
-    codes = np.array(
-        [MISSING] * len(nothing) + list(range(FIRST_VALUE, FIRST_VALUE + len(column.values))),
-        np.int32,
-    )
-
-    def coded(texts: pa.ChunkedArray) -> Any:
-        places = pc.fill_null(pc.index_in(texts, known), len(known)).to_numpy()
-        found = np.append(codes, np.int32(UNKNOWN))[places]
-        return np.where(pc.is_null(texts).to_numpy(), MISSING, found)
+    def coded(rows: pa.Table) -> Codes:
+        matrix = np.empty((len(rows), len(statistics.category_sizes)), np.int32)
+        for index, column in enumerate(statistics.indexed):
+            matrix[:, index] = code[index](rows[column.name])
+        for index, bins in enumerate(statistics.binned, len(code)):
+            matrix[:, index] = number.binned(as_doubles(rows[bins.name]), bins)
+        return matrix
 
     return coded
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import operator
+from functools import partial, reduce
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -11,18 +12,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import parts, quantiles, summary
+from ray_pipeline.data import parts, summary
+from ray_pipeline.data.encoders import category, number, target, text
+from ray_pipeline.data.encoders.target import Encodings
 from ray_pipeline.data.hashing import row_hashes, shares
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
+    DateStatistics,
     LabelStatistics,
     NumberStatistics,
     Statistics,
+    TextStatistics,
 )
 from ray_pipeline.data.summary import Counts, Moments, Summary
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Features
-from ray_pipeline.schema import Column, Schema
+from ray_pipeline.schema import TEXTS, Column, Schema
 
 SAMPLE = 200_000
 """Quantiles are exact up to this many training rows; beyond, those of about as many sampled."""
@@ -30,15 +35,29 @@ _SEED = 2
 
 
 class Part(NamedTuple):
-    """One file's rows: summaries by column, and sampled numbers [n, S], a row per number column."""
+    """One file's rows: summaries by column, and sampled numbers [n, S], a row per number column.
+
+    `logs` are the moments of the logarithms, `terms` in how many texts each stands, and `targets`
+    what `target.counted` finds, each by the columns that are encoded so.
+    """
 
     rows: int
     summaries: dict[str, Summary]
     sample: NDArray[np.float64]
+    logs: dict[str, Moments]
+    terms: dict[str, Counts]
+    targets: dict[str, pa.Table]
 
 
-def fitted(files: list[UPath], data: Data, schema: Schema) -> Statistics:
-    """The statistics of the rows in parquet `files`.
+class Fitted(NamedTuple):
+    """The statistics, and what target encodings are for the rows of each fold, by column."""
+
+    statistics: Statistics
+    folds: dict[str, Encodings]
+
+
+def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
+    """What the rows in parquet `files` teach.
 
     Counts, means, deviations and ranges are exact at any size. Medians and knots are exact up to
     SAMPLE rows, else of a sample that the rows' hashes choose: the same in any order of work.
@@ -47,35 +66,42 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Statistics:
         DataError: there is no feature, or the label has one class here.
     """
     rows = sum(_row_count(path) for path in files)
-    work = partial(_part, schema=schema, share=min(1.0, SAMPLE / max(rows, 1)))
-    found = parts.results(files, work)
-    summaries = summary.merged(part.summaries for part in found)
-    sample = np.concatenate([part.sample for part in found], axis=1)
-    numbers, categories = _numbers(schema), _categories(schema)
-    if not numbers and not categories:
+    if not schema.features:
         raise DataError("no column is a feature", where="data.columns")
-    return Statistics(
-        method=data.features.numbers,
+    share = min(1.0, SAMPLE / max(rows, 1))
+    work = partial(_part, schema=schema, features=data.features, share=share)
+    found = _merged(parts.results(files, work))
+    label = _label(schema.label, found.summaries[schema.label.name])
+    categories = _categories(found, data.features, schema)
+    learned = {
+        column.name: target.fitted(
+            column, found.targets[column.name], label, data.features.of(column.name).smoothing
+        )
+        for column in categories
+        if column.encode == "target"
+    }
+    numbers, dates = _numbers(found, data.features, schema)
+    statistics = Statistics(
         rows=rows,
-        numbers=tuple(
-            _number(column, cast(Moments, summaries[column.name]), values, data.features)
-            for column, values in zip(numbers, sample, strict=True)
-        ),
+        numbers=numbers,
         categories=tuple(
-            _category(column, cast(Counts, summaries[column.name]), data.features)
+            learned[column.name].column if column.name in learned else column
             for column in categories
         ),
-        label=_label(schema.label, summaries[schema.label.name]),
+        dates=dates,
+        texts=_texts(found, data.features, schema),
+        label=label,
         missing=schema.missing,
     )
+    return Fitted(statistics, {name: found.folds for name, found in learned.items()})
 
 
-def _numbers(schema: Schema) -> list[Column]:
-    return [column for column in schema.features if column.kind != "category"]
+def _of_kind(schema: Schema, *kinds: str) -> list[Column]:
+    return [column for column in schema.features if column.kind in kinds]
 
 
-def _categories(schema: Schema) -> list[Column]:
-    return [column for column in schema.features if column.kind == "category"]
+def _numeric(schema: Schema) -> list[Column]:
+    return [column for column in schema.features if column.kind not in TEXTS]
 
 
 def _row_count(path: UPath) -> int:
@@ -83,18 +109,57 @@ def _row_count(path: UPath) -> int:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
-def _part(path: UPath, schema: Schema, share: float) -> Part:
-    names = [column.name for column in (*schema.features, schema.label)]
-    table = parts.read(path, names)
-    numbers = [summary.as_doubles(table[column.name]) for column in _numbers(schema)]
-    summaries: dict[str, Summary] = {
-        column.name: Moments.of(values)
-        for column, values in zip(_numbers(schema), numbers, strict=True)
-    }
-    for column in (*_categories(schema), schema.label):
+def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part:
+    table = parts.read(path, [column.name for column in (*schema.features, schema.label)])
+    numeric = _numeric(schema)
+    numbers = {column.name: summary.as_doubles(table[column.name]) for column in numeric}
+    summaries: dict[str, Summary] = {name: Moments.of(values) for name, values in numbers.items()}
+    for column in (*_of_kind(schema, *TEXTS), schema.label):
         summaries[column.name] = summary.summarised(table[column.name], column)
-    sample = np.array(numbers).reshape(len(numbers), len(table))
-    return Part(len(table), summaries, sample[:, _sampled(table, schema, share)])
+    sample = np.array(list(numbers.values())).reshape(len(numbers), len(table))
+    return Part(
+        len(table),
+        summaries,
+        sample[:, _sampled(table, schema, share)],
+        {
+            name: Moments.of(number.logarithms(values))
+            for name, values in numbers.items()
+            if features.of(name).scale == "log"
+        },
+        {
+            column.name: text.documents(table[column.name], features.of(column.name).ngrams)
+            for column in _of_kind(schema, "text")
+        },
+        _targets(table, schema, features),
+    )
+
+
+def _targets(table: pa.Table, schema: Schema, features: Features) -> dict[str, pa.Table]:
+    encoded = [c for c in _of_kind(schema, "category") if features.of(c.name).encode == "target"]
+    if not encoded:
+        return {}
+    folds, label = target.folds_of(table, schema), schema.label
+    return {
+        column.name: target.counted(table[column.name], table[label.name], folds, label)
+        for column in encoded
+    }
+
+
+def _merged(found: list[Part]) -> Part:
+    def added(dicts: list[dict[str, Summary]]) -> dict[str, Summary]:
+        return {name: reduce(operator.add, (d[name] for d in dicts)) for name in dicts[0]}
+
+    return Part(
+        sum(part.rows for part in found),
+        added([part.summaries for part in found]),
+        np.concatenate([part.sample for part in found], axis=1),
+        cast(dict[str, Moments], added([{**part.logs} for part in found])),
+        cast(dict[str, Counts], added([{**part.terms} for part in found])),
+        {
+            name: pa.concat_tables([part.targets[name] for part in found])
+            for name in found[0].targets
+        },
+    )
 
 
 def _sampled(table: pa.Table, schema: Schema, share: float) -> NDArray[np.bool_]:
@@ -104,35 +169,47 @@ def _sampled(table: pa.Table, schema: Schema, share: float) -> NDArray[np.bool_]
     return shares(row_hashes(table, names, seed=_SEED)) < share
 
 
-def _number(
-    column: Column, moments: Moments, sample: NDArray[np.float64], features: Features
-) -> NumberStatistics:
-    values = sample[np.isfinite(sample)]
-    knots, targets = quantiles.fitted_knots(values)
-    if features.numbers == "standard":
-        knots, targets = np.empty(0), np.empty(0)
-    return NumberStatistics(
-        name=column.name,
-        missing=moments.missing,
-        mean=moments.mean,
-        deviation=moments.deviation,
-        median=float(np.median(values)) if len(values) else 0.0,
-        minimum=moments.minimum if moments.count else 0.0,
-        maximum=moments.maximum if moments.count else 0.0,
-        knots=tuple(knots.tolist()),
-        targets=tuple(targets.tolist()),
-    )
+def _numbers(
+    found: Part, features: Features, schema: Schema
+) -> tuple[tuple[NumberStatistics, ...], tuple[DateStatistics, ...]]:
+    numbers, dates = [], []
+    for column, sample in zip(_numeric(schema), found.sample, strict=True):
+        settings, moments = features.of(column.name), cast(Moments, found.summaries[column.name])
+        logs = found.logs.get(column.name)
+        fitted = number.fitted(
+            column.name, moments, logs, sample, settings=settings, default=features.numbers
+        )
+        if column.kind != "date":
+            numbers.append(fitted)
+            continue
+        date = DateStatistics(
+            name=column.name,
+            seconds=fitted,
+            parts=settings.parts,
+            cyclic=settings.cyclic,
+            trend=settings.trend,
+        )
+        dates.append(date)
+    return tuple(numbers), tuple(dates)
 
 
-def _category(column: Column, counts: Counts, features: Features) -> CategoryStatistics:
-    often = [pair for pair in counts.ranked() if pair[1] >= features.min_count]
-    kept = often[: features.max_categories]
-    return CategoryStatistics(
-        name=column.name,
-        missing=counts.missing,
-        unknown=counts.values.total() - sum(count for _, count in kept),
-        values=tuple(value for value, _ in kept),
-        counts=tuple(count for _, count in kept),
+def _categories(found: Part, features: Features, schema: Schema) -> list[CategoryStatistics]:
+    return [
+        category.fitted(column.name, cast(Counts, found.summaries[column.name]), features)
+        for column in _of_kind(schema, "category")
+    ]
+
+
+def _texts(found: Part, features: Features, schema: Schema) -> tuple[TextStatistics, ...]:
+    return tuple(
+        text.fitted(
+            column.name,
+            found.terms[column.name],
+            found.rows,
+            features.of(column.name),
+            features.min_count,
+        )
+        for column in _of_kind(schema, "text")
     )
 
 

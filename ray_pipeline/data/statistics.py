@@ -12,16 +12,21 @@ MISSING, UNKNOWN, FIRST_VALUE = 0, 1, 2
 LARGEST_SCORE = 1e4
 """Bound on a standardised number's size; no training value of fewer than 10^8 rows reaches it."""
 
+PERIODS = {"minute": 60, "hour": 24, "weekday": 7, "day": 31, "month": 12, "day_of_year": 366}
+"""How many values a part of a date has."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NumberStatistics(_Frozen):
-    """An integer, number or boolean column (booleans count as 0 and 1). All figures are float64.
+    """An integer, number or boolean column (booleans count as 0 and 1), or a date in seconds.
 
-    `knots` are K rising, distinct quantiles of the training values and `targets` the K standard
-    normal scores they map to; both are empty under the `standard` method.
+    `scale` says which further figures there are. `quantile`: `knots`, K rising, distinct quantiles
+    of the training values, and `targets`, the K standard normal scores they map to. `log`: the
+    mean and deviation of sign(x) log(1 + |x|). `bins`: the B - 1 rising `edges` between B bins, of
+    which an edge belongs to the upper.
     """
 
     name: str
@@ -31,18 +36,81 @@ class NumberStatistics(_Frozen):
     median: float
     minimum: float
     maximum: float
+    fill: float | None = None
+    """What stands for an absent value; the median if None."""
+    scale: Literal["quantile", "standard", "log", "bins"] = "standard"
     knots: tuple[float, ...] = ()
     targets: tuple[float, ...] = ()
+    log_mean: float = 0.0
+    log_deviation: float = 1.0
+    edges: tuple[float, ...] = ()
+
+    @property
+    def filler(self) -> float:
+        return self.median if self.fill is None else self.fill
 
 
 class CategoryStatistics(_Frozen):
-    """A category column: its vocabulary, most frequent first, and how often each value was seen."""
+    """A category column: its vocabulary, most frequent first, and how often each value was seen.
+
+    `encode` says how a model reads it: `index` (MISSING, UNKNOWN, FIRST_VALUE + place) and `hash`
+    (MISSING, FIRST_VALUE + bucket) among the categories; `onehot`, 0 and 1 for every index, and
+    `target` among the numbers: there `encodings` holds K numbers for every index, and what a
+    model reads is (encoding - center) / spread.
+    """
 
     name: str
     missing: int
     unknown: int
     values: tuple[str, ...]
     counts: tuple[int, ...]
+    encode: Literal["index", "onehot", "hash", "target"] = "index"
+    buckets: int = 0
+    encodings: tuple[tuple[float, ...], ...] = ()
+    center: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many indices there are."""
+        return (self.buckets if self.encode == "hash" else len(self.values)) + FIRST_VALUE
+
+    @property
+    def number_width(self) -> int:
+        """How many numbers a model reads of it."""
+        return {"onehot": self.size, "target": len(self.center)}.get(self.encode, 0)
+
+
+class DateStatistics(_Frozen):
+    """A date column: its seconds since 1970 as a number, and what a model reads of it.
+
+    Each of the `parts` is a sine and a cosine if `cyclic`, else one number from -1 to 1; all are 0
+    where there is no date. With `trend` the seconds are among the scaled numbers too.
+    """
+
+    name: str
+    seconds: NumberStatistics
+    parts: tuple[str, ...]
+    cyclic: bool
+    trend: bool
+
+    @property
+    def number_width(self) -> int:
+        return len(self.parts) * (2 if self.cyclic else 1)
+
+
+class TextStatistics(_Frozen):
+    """A text column: its `terms`, those of one word first, and in how many rows each stands."""
+
+    name: str
+    missing: int
+    rows: int
+    terms: tuple[str, ...]
+    documents: tuple[int, ...]
+
+    @property
+    def number_width(self) -> int:
+        return len(self.terms)
 
 
 class LabelStatistics(_Frozen):
@@ -58,29 +126,67 @@ class LabelStatistics(_Frozen):
 class Statistics(_Frozen):
     """All that turns a raw row into a model's input.
 
-    The model reads `numbers` [N, number_width] float32: every number column's scaled value, then
-    a 0/1 flag for each column of `flagged`; and `categories` [N, len(category_sizes)] int64.
+    The model reads `numbers` [N, number_width] float32: the value of each of `scaled`, then a 0/1
+    flag for each of `flagged`, which together are the `embedded_width` first; then, as they are,
+    the parts of dates, one-hot categories, target encodings and terms of texts. And `categories`
+    [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of `binned`.
     """
 
-    method: Literal["quantile", "standard"]
     rows: int
     numbers: tuple[NumberStatistics, ...]
     categories: tuple[CategoryStatistics, ...]
+    dates: tuple[DateStatistics, ...] = ()
+    texts: tuple[TextStatistics, ...] = ()
     label: LabelStatistics
     missing: tuple[str, ...] = ()
 
     @property
+    def scaled(self) -> tuple[NumberStatistics, ...]:
+        """The columns that are one number each: numbers without bins, and dates with a trend."""
+        trends = tuple(column.seconds for column in self.dates if column.trend)
+        return tuple(column for column in self.numbers if column.scale != "bins") + trends
+
+    @property
     def flagged(self) -> tuple[NumberStatistics, ...]:
-        """The number columns that had missing values in training."""
-        return tuple(column for column in self.numbers if column.missing)
+        """Those of `scaled` that had missing values in training."""
+        return tuple(column for column in self.scaled if column.missing)
+
+    @property
+    def binned(self) -> tuple[NumberStatistics, ...]:
+        return tuple(column for column in self.numbers if column.scale == "bins")
+
+    @property
+    def indexed(self) -> tuple[CategoryStatistics, ...]:
+        return tuple(column for column in self.categories if column.encode in ("index", "hash"))
+
+    def encoded(self, encode: str) -> tuple[CategoryStatistics, ...]:
+        return tuple(column for column in self.categories if column.encode == encode)
+
+    def dated(self, cyclic: bool) -> tuple[DateStatistics, ...]:
+        """The dates of which a model reads parts, in that way."""
+        return tuple(column for column in self.dates if column.parts and column.cyclic == cyclic)
+
+    @property
+    def embedded_width(self) -> int:
+        """How many numbers come first that a network may embed."""
+        return len(self.scaled) + len(self.flagged)
 
     @property
     def number_width(self) -> int:
-        return len(self.numbers) + len(self.flagged)
+        plain = [column.number_width for column in self.dates]
+        plain += [column.number_width for column in self.categories]
+        plain += [column.number_width for column in self.texts]
+        return self.embedded_width + sum(plain)
 
     @property
     def category_sizes(self) -> tuple[int, ...]:
-        return tuple(len(column.values) + FIRST_VALUE for column in self.categories)
+        bins = tuple(len(column.edges) + 1 + FIRST_VALUE for column in self.binned)
+        return tuple(column.size for column in self.indexed) + bins
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        indexed = tuple(column.name for column in self.indexed)
+        return indexed + tuple(column.name for column in self.binned)
 
     @property
     def task(self) -> Literal["classification", "regression"]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ray_pipeline.bundle import Bundle
+from ray_pipeline.data import dates
 from ray_pipeline.data.statistics import Statistics
+
+_WORDS = 8
 
 
 def statistics(opened: Bundle) -> Statistics:
@@ -15,14 +18,23 @@ def statistics(opened: Bundle) -> Statistics:
 
 
 def example_row(opened: Bundle) -> dict[str, Any]:
-    """The median of each number and the most frequent value of each category; None if none."""
+    """The median of each number and date and the most frequent value of each category.
+
+    None where there was no value in training, and the most frequent words of a text.
+    """
     known = statistics(opened)
     medians = {column.name: column.median for column in known.numbers}
+    days = {column.name: column.seconds.median for column in known.dates}
+    words = {column.name: " ".join(column.terms[:_WORDS]) for column in known.texts}
     values = {column.name: column.values for column in known.categories}
     row: dict[str, Any] = {}
     for column in opened.manifest.schema.features:
         if column.kind == "category":
             row[column.name] = next(iter(values[column.name]), None)
+        elif column.kind == "text":
+            row[column.name] = words[column.name] or None
+        elif column.kind == "date":
+            row[column.name] = dates.shown(days[column.name])
         elif column.kind == "boolean":
             row[column.name] = medians[column.name] >= 0.5
         elif column.kind == "integer":

@@ -42,7 +42,7 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
     """
     example = (
         torch.zeros(2, statistics.number_width),
-        torch.zeros(2, len(statistics.categories), dtype=torch.int64),
+        torch.zeros(2, len(statistics.category_sizes), dtype=torch.int64),
     )
     # One object for both inputs: they share the number of rows.
     rows = torch.export.Dim("rows")

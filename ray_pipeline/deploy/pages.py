@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from ray_pipeline.bundle import Bundle, Manifest
+from ray_pipeline.data import dates
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.deploy import openapi
 from ray_pipeline.deploy.asgi import Response, page_response
@@ -62,6 +63,7 @@ def _fields(opened: Bundle, example: dict[str, Any]) -> list[dict[str, Any]]:
     """The form: each feature with its typical value and what else training saw."""
     known = statistics(opened)
     numbers = {column.name: column for column in known.numbers}
+    days = {column.name: column.seconds for column in known.dates}
     values = {column.name: column.values for column in known.categories}
 
     def field(column: Column) -> dict[str, Any]:
@@ -72,6 +74,12 @@ def _fields(opened: Bundle, example: dict[str, Any]) -> list[dict[str, Any]]:
         }
         if column.kind == "category":
             return {**made, "choices": values[column.name][:_MAX_CHOICES], "hint": ""}
+        if column.kind == "text":
+            return {**made, "choices": (), "hint": "text"}
+        if column.kind == "date":
+            seen = days[column.name]
+            first, last = dates.shown(seen.minimum), dates.shown(seen.maximum)
+            return {**made, "choices": (), "hint": f"{first} to {last} in training"}
         seen = numbers[column.name]
         digits = ",.0f" if column.kind == "integer" else ",.6g"
         between = f"{seen.minimum:{digits}} to {seen.maximum:{digits}} in training"

@@ -50,6 +50,7 @@ def inputs(statistics: Statistics) -> zoo.Inputs:
         numbers=statistics.number_width,
         categories=statistics.category_sizes,
         outputs=statistics.outputs,
+        embedded=statistics.embedded_width,
     )
 
 

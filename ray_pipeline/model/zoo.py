@@ -28,8 +28,9 @@ from ray_pipeline.job import Job, Model
 class Inputs(BaseModel):
     """What a network reads and puts out for a row.
 
-    `numbers` F scaled numbers, `categories` the C columns' vocabulary sizes, `outputs` K: one
-    per class, or 1 for a value.
+    `numbers` F scaled numbers, of which the first `embedded` may be given as more than themselves
+    (all if None), `categories` the C columns' vocabulary sizes, `outputs` K: one per class, or 1
+    for a value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class Inputs(BaseModel):
     numbers: int
     categories: tuple[int, ...]
     outputs: int
+    embedded: int | None = None
 
 
 class Waves(nn.Module):
@@ -64,9 +66,11 @@ class Embedded(nn.Module):
     def __init__(self, model: Model, inputs: Inputs) -> None:
         super().__init__()
         sizes, numbers = inputs.categories, inputs.numbers
-        self.waves = Waves(numbers, model) if numbers and model.frequencies else None
+        # Waves are for quantities: a thousand terms of a text would drown in them.
+        self.waved = numbers if inputs.embedded is None else inputs.embedded
+        self.waves = Waves(self.waved, model) if self.waved and model.frequencies else None
         self.table = nn.Embedding(sum(sizes), model.embedding) if sizes else None
-        vectors = len(sizes) + (numbers if self.waves else 0)
+        vectors = len(sizes) + (self.waved if self.waves else 0)
         self.width = numbers + vectors * model.embedding
         starts = [sum(sizes[:column]) for column in range(len(sizes))]
         self.register_buffer("offsets", torch.tensor(starts, dtype=torch.int64), persistent=False)
@@ -74,7 +78,7 @@ class Embedded(nn.Module):
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         parts = [numbers]
         if self.waves is not None:
-            parts.append(self.waves(numbers))
+            parts.append(self.waves(numbers[:, : self.waved]))
         if self.table is not None:
             parts.append(self.table(categories + self.offsets).flatten(1))
         return torch.cat(parts, dim=1)

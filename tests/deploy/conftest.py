@@ -51,7 +51,6 @@ class Exported:
 def statistics_of(label: LabelStatistics) -> Statistics:
     figures = {"median": 40.0, "minimum": 0.0, "maximum": 99.0}
     return Statistics(
-        method="standard",
         rows=1000,
         numbers=(
             NumberStatistics(name="age", missing=0, mean=40, deviation=12, **figures),

@@ -167,7 +167,6 @@ def test_a_column_may_have_any_name(tmp_path):
     """Those of outputs, inputs and inner values of the graph included."""
     names = ("probabilities", "probabilities_", "output", "model/numbers", "value")
     statistics = Statistics(
-        method="standard",
         rows=9,
         numbers=tuple(
             NumberStatistics(

@@ -72,7 +72,6 @@ def statistics(task: str = "classification", label: np.ndarray | None = None) ->
     number = {"missing": 0, "mean": 0, "deviation": 1, "median": 0, "minimum": -4, "maximum": 4}
     regression = task == "regression" and label is not None
     return Written(
-        method="standard",
         rows=600,
         numbers=tuple(NumberStatistics(name=f"n{i}", **number) for i in range(NUMBERS)),
         categories=tuple(
