@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import auth, inference
 from ray_pipeline.deploy.asgi import (
     Receive,
@@ -34,6 +35,9 @@ from ray_pipeline.deploy.protocol import Protocol, Rows
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
+
+if TYPE_CHECKING:  # its client is an extra
+    from ray_pipeline.deploy.online import Lookup
 
 Prediction = dict[str, Any]
 
@@ -93,6 +97,7 @@ class Endpoint:
         counters: where requests are counted.
         started: called on the event loop before the first request.
         stopped: called after the last.
+        online: reads the features that rows lack.
     """
 
     def __init__(
@@ -106,15 +111,21 @@ class Endpoint:
         counters: Counters,
         started: Callable[[], None],
         stopped: Callable[[], None],
+        online: Lookup | None = None,
     ) -> None:
         manifest = predictor.manifest
         self._settings, self._key_hash = settings, key_hash
-        self._protocol = Protocol(manifest.schema, settings.max_rows)
+        self._protocol = Protocol(
+            manifest.schema,
+            settings.max_rows,
+            serving.readers(manifest.cleaning, manifest.schema),
+        )
         self._batcher = Batcher(self._outputs, settings.max_rows)
         self._predictor, self._manifest = predictor, manifest
         self._prediction = prediction_maker(manifest)
         self._predict_path, self._pages, self._counters = f"/{name}/predict", pages, counters
         self._started, self._stopped = started, stopped
+        self._online = online
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -176,13 +187,18 @@ class Endpoint:
         return page
 
     async def _predicted(self, body: bytes) -> Response:
-        rows = self._protocol.rows(body)
+        rows = await self._rows(body)
         outputs = await self._batcher.results(rows)
         answer = {
             "predictions": [self._prediction(output) for output in outputs],
             "version": self._manifest.version,
         }
         return Response(200, encoded(answer), rows=len(rows))
+
+    async def _rows(self, body: bytes) -> Rows:
+        if self._online is None:
+            return self._protocol.rows(body)
+        return self._protocol.checked(await self._online.filled(self._protocol.documents(body)))
 
     def _outputs(self, rows: Rows) -> list[Any]:
         return plain_numbers(self._predictor.predict(self._protocol.columns(rows)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy.asgi import encoded
 from ray_pipeline.job import Serve
 from ray_pipeline.schema import Column
@@ -38,7 +40,7 @@ def _document(
     name: str, manifest: Manifest, settings: Serve, example: dict[str, Any]
 ) -> dict[str, Any]:
     schemas: dict[str, Any] = {
-        "Row": _row(manifest, example),
+        "Row": _row(manifest, example, settings.online.columns if settings.online else ()),
         "Request": {
             "type": "object",
             "additionalProperties": False,
@@ -112,15 +114,17 @@ def _predict(settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(manifest: Manifest, example: dict[str, Any]) -> dict[str, Any]:
+def _row(manifest: Manifest, example: dict[str, Any], stored: Sequence[str] = ()) -> dict[str, Any]:
+    """A row's schema; `stored` are the columns that the online store has where a row lacks them."""
     others = [column for column in manifest.schema if column.role != "feature"]
+    read = serving.readers(manifest.cleaning, manifest.schema)
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": [column.name for column in manifest.schema.features],
+        "required": [c.name for c in manifest.schema.features if c.name not in stored],
         "properties": {
             **{
-                column.name: _property(column, example[column.name])
+                column.name: _property(column, example[column.name], as_text=column.name in read)
                 for column in manifest.schema.features
             },
             **{column.name: {"description": "Not looked at."} for column in others},
@@ -128,11 +132,12 @@ def _row(manifest: Manifest, example: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _property(column: Column, example: Any) -> dict[str, Any]:
+def _property(column: Column, example: Any, as_text: bool) -> dict[str, Any]:
+    """`as_text`: a text is read, too, by the job's `units`, `dates` or `replace`."""
     bounds = {"minimum": -(2**63), "maximum": 2**63 - 1} if column.kind == "integer" else {}
     meaning = "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; "
     return {
-        "type": _JSON_TYPES[column.kind],
+        "type": list(dict.fromkeys([*_JSON_TYPES[column.kind], *["string"] * as_text])),
         **bounds,
         "description": f"{meaning if column.kind == 'date' else ''}null means no value.",
         "examples": [example],

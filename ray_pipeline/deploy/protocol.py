@@ -53,11 +53,18 @@ class Protocol:
     Args:
         schema: the columns, from the bundle.
         max_rows: rows that a request may carry.
+        readers: by column, what reads a text that stands for a number or a date.
     """
 
-    def __init__(self, schema: Schema, max_rows: int) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        max_rows: int,
+        readers: Mapping[str, Callable[[str], Any]] | None = None,
+    ) -> None:
         self.features = schema.features
         self.max_rows = max_rows
+        self._readers = dict(readers or {})
         self._known = {column.name: column for column in schema}
         self._missing = schema.missing_texts
         self._row = _row_type(schema)
@@ -120,14 +127,26 @@ class Protocol:
         return ["" if text in missing else text for text in texts]
 
     def _rows_checked(self, body: bytes) -> Rows:
+        return self.checked(self.documents(body))
+
+    def documents(self, body: bytes) -> list[Any]:
+        """The rows of a body as they stand; they are yet to be checked.
+
+        Raises:
+            RequestError: 400 not JSON; 413 more than `max_rows`; 422 not a list of rows.
+        """
         document = decoded(body)
         if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
             raise _invalid('expected {"rows": [{column: value, …}]}', "")
         extra = [name for name in document if name != "rows"]
         if extra:
             raise _invalid(f"unknown field {_shown(extra[0])}; the only field is `rows`", extra[0])
-        rows = document["rows"]
+        rows: list[Any] = document["rows"]
         self._check_count(len(rows))
+        return rows
+
+    def checked(self, rows: Sequence[Any]) -> Rows:
+        """Rows as they stood in a body, decoded. Raises RequestError: 422, and where."""
         return [self._row_checked(index, row) for index, row in enumerate(rows)]
 
     def _check_count(self, count: int) -> None:
@@ -150,6 +169,11 @@ class Protocol:
                 near = difflib.get_close_matches(name, self._known, n=1)
                 meant = f"; did you mean `{near[0]}`?" if near else ""
                 raise _invalid(f"unknown column {_shown(name)}{meant}", f"{place}.{name}")
+        row = row | {
+            name: read(row[name])
+            for name, read in self._readers.items()
+            if isinstance(row.get(name), str)
+        }
         for column in self.features:
             if column.name not in row:
                 raise _invalid(
@@ -239,10 +263,8 @@ def _fits(column: Column, value: Any) -> bool:
         return True
     if column.kind == "boolean" or isinstance(value, bool):
         return isinstance(value, bool) and column.kind in ("boolean", "category")
-    if column.kind == "category":
-        return isinstance(value, (str, int, float))
-    if column.kind == "text":
-        return isinstance(value, str)
+    if column.kind in TEXTS:
+        return isinstance(value, str if column.kind == "text" else (str, int, float))
     if column.kind == "date" and isinstance(value, str):
         return dates.moment(value) is not None
     if column.kind == "integer":

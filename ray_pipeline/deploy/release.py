@@ -15,15 +15,15 @@ import ray
 from ray import serve
 from upath import UPath
 
-from ray_pipeline import __version__, bundle
+from ray_pipeline import __version__, audit, bundle
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.deploy import auth, inference, ports
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
 from ray_pipeline.deploy.replica import Replica
-from ray_pipeline.errors import ClusterError
-from ray_pipeline.job import Serve
+from ray_pipeline.errors import ClusterError, JobError
+from ray_pipeline.job import Online, Serve
 
 _FRONT = "ray_pipeline"
 _ANSWER_WITHIN_S = 60.0
@@ -40,9 +40,12 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
 
     Raises:
         BundleError: the bundle is not whole.
+        JobError: `serve.online` names columns that the model does not know.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
     """
     opened = bundle.opened(path)
+    if settings.online:
+        _check_online(settings.online, opened)
     key = auth.key() if settings.auth == "key" else None
     release = _release(opened, path, name, settings, key)
     unchanged = _is_live(release)
@@ -51,11 +54,44 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
         _run(release, settings, key)
         _wait_for_answer(release, example_row(opened), settings, key)
         ray.get(board().released.remote(release))
+        audit.write(
+            audit.storage_of(path),
+            "deploy",
+            what=f"{name}, version {release['version']}",
+            digest=opened.manifest.digest,
+        )
     return {
         "endpoint": release["url"],
         "version": release["version"],
         "unchanged": unchanged,
         "curl": _curl(release, example_row(opened)),
+        **(_online(settings.online) if settings.online else {}),
+    }
+
+
+def _check_online(online: Online, opened: Bundle) -> None:
+    schema = opened.manifest.schema
+    features = [column.name for column in schema.features]
+    for name, known in ((online.key, list(schema.names)), *((c, features) for c in online.columns)):
+        if name not in known:
+            raise JobError(
+                f"the model knows no column `{name}`",
+                where="serve.online",
+                expected=f"one of {', '.join(known)}",
+            )
+
+
+def _online(settings: Online) -> dict[str, Any]:
+    """How long the online store takes, measured from here, for the report."""
+    from ray_pipeline.deploy import online
+
+    taken = online.latency(settings)
+    row = [settings.table, ", ".join(settings.columns), taken["p50"], taken["p99"]]
+    table = {"columns": ["table", "columns", "p50 ms", "p99 ms"], "rows": [row]}
+    note = "What a request waits for the features that it does not carry, beside the prediction."
+    return {
+        "online": taken,
+        "findings": [{"title": "The online store", "note": note, "tables": [table]}],
     }
 
 

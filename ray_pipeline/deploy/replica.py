@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from typing import TYPE_CHECKING
 
 from ray_pipeline import bundle
 from ray_pipeline.deploy.app import Endpoint
@@ -14,6 +15,9 @@ from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.job import Serve
+
+if TYPE_CHECKING:  # its client is an extra
+    from ray_pipeline.deploy.online import Lookup
 
 _REPORT_EVERY_S = 1.0
 
@@ -66,6 +70,7 @@ class Replica:
             counters=counters,
             started=reporter.start,
             stopped=reporter.report,
+            online=_lookup(serve),
         )
         # What was loaded stays: a full collection over it would stop requests for long.
         gc.collect()
@@ -77,3 +82,11 @@ class Replica:
     async def infer(self, body: bytes, headers: list[Header]) -> Response:
         """The Open Inference Protocol's `infer`, called through a handle by the front."""
         return await self._endpoint.infer(body, headers)
+
+
+def _lookup(settings: Serve) -> Lookup | None:
+    if settings.online is None:
+        return None
+    from ray_pipeline.deploy.online import Lookup
+
+    return Lookup(settings.online)

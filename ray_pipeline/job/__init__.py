@@ -15,9 +15,10 @@ from ray_pipeline.job.data import ColumnSettings, Data, Split
 from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
 from ray_pipeline.job.judge import Compress, Evaluate
+from ray_pipeline.job.label import Function, Label, When
 from ray_pipeline.job.model import Model, Range, Train, Tune
 from ray_pipeline.job.privacy import Privacy
-from ray_pipeline.job.serve import Replicas, Serve
+from ray_pipeline.job.serve import Online, Replicas, Serve
 from ray_pipeline.job.source import Join, Source
 from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
@@ -33,9 +34,12 @@ __all__ = [
     "Expectation",
     "Features",
     "Fraction",
+    "Function",
     "Job",
     "Join",
+    "Label",
     "Model",
+    "Online",
     "Privacy",
     "Range",
     "Replicas",
@@ -47,6 +51,7 @@ __all__ = [
     "Store",
     "Train",
     "Tune",
+    "When",
 ]
 
 
@@ -58,6 +63,7 @@ class Job(Settings):
         "storage", description="Where all that the job makes is kept: a path or an fsspec URI."
     )
     data: Data
+    label: Label | None = Field(None, description="Labels by functions that vote.")
     model: Model = Model()
     train: Train = Train()
     tune: Tune | None = None
@@ -71,6 +77,6 @@ class Job(Settings):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:
-        if name in {"v1", "v2", "metrics", "healthz"}:
-            raise ValueError(f"{name!r} is a path of the server's own; choose another name")
+        if name in {"v1", "v2", "metrics", "healthz", "audit"}:
+            raise ValueError(f"{name!r} is a path of the server's or the storage's own; choose another name")
         return name

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.base import Settings
+from ray_pipeline.job.source import spelt_password
 
 
 class Replicas(Settings):
@@ -18,6 +19,30 @@ class Replicas(Settings):
         if self.min > self.max:
             raise ValueError("min is above max")
         return self
+
+
+class Online(Settings):
+    """Features that a request need not carry: the endpoint reads them by the row's key."""
+
+    url: str = Field(
+        description="The Redis that a store of the job wrote to, without its password: replicas "
+        "take that from their own environment.",
+        examples=["redis://cache:6379/0"],
+    )
+    table: str = Field(min_length=1, description="The store's `table`.")
+    key: str = Field(description="The column whose value in the row is the key.")
+    columns: tuple[str, ...] = Field(
+        min_length=1, description="Feature columns that are read where a row lacks them."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _redis(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://")):
+            raise ValueError("must be redis:// or rediss://")
+        if spelt_password(url):
+            raise ValueError("holds a password; write `${NAME}` in its place")
+        return url
 
 
 class Serve(Settings):
@@ -44,5 +69,8 @@ class Serve(Settings):
     )
     upscale_delay_s: float = Field(3, ge=0)
     downscale_delay_s: float = Field(60, ge=0)
+    online: Online | None = Field(
+        None, description="Where features that a request does not carry are read."
+    )
     max_rows: int = Field(1000, ge=1, description="Rows in a request.")
     max_bytes: int = Field(1_000_000, ge=1000, description="Bytes in a request's body.")
