@@ -64,8 +64,8 @@ def clear(path: UPath, keep: str = "") -> None:
     for child in path.iterdir():
         if child.name != keep:
             child.fs.rm(str(child.path if hasattr(child, "path") else child), recursive=True)
-    if not keep:
-        path.rmdir()
+    if not keep and path.protocol in LOCAL:
+        path.rmdir()  # on an object store a folder ends with its last file
 
 
 def state_folder() -> Path:

@@ -131,6 +131,7 @@ def read(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
 
 def files(folder: UPath) -> list[UPath]:
     """The parquet files of a folder in the order of their names; none where it does not exist."""
+    folder.fs.invalidate_cache()  # an object store's client does not see what tasks wrote
     return sorted(folder.glob("*.parquet"), key=str) if folder.exists() else []
 
 

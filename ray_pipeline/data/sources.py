@@ -72,6 +72,7 @@ def listed(location: str) -> list[UPath]:
     """
     with told(location):
         root = UPath(location)
+        root.fs.invalidate_cache()  # an object store's client keeps what it once listed
         paths = _found(root)
         if not paths:
             raise DataError("there is no such file", where=location, hint=_nearest(root))
