@@ -126,6 +126,41 @@ def predict(options: argparse.Namespace) -> None:
     _print(result, lines, options.json)
 
 
+def forget(options: argparse.Namespace) -> None:
+    """Erase one person from all that a job has stored, and prove it by a search."""
+    from ray_pipeline import jobfile
+    from ray_pipeline.data.privacy import forget as erasure
+
+    result = erasure.forgotten(jobfile.read(options.job, options.set), options.subject)
+    lines = erasure.described(result)
+    _print(result, lines, options.json)
+
+
+def audit(options: argparse.Namespace) -> None:
+    """Print who did what to a storage, or verify that nothing in this log was changed."""
+    from ray_pipeline import audit as log
+
+    if options.verify or options.head:
+        result = log.verify(options.storage, options.head or "")
+        _print(
+            result,
+            [f"{result['entries']:,} entries, unbroken; head {result['head']}"],
+            options.json,
+        )
+        return
+    entries = list(log.entries(options.storage))
+    lines = [f"{e['time']}  {e['who']:<12} {e['action']:<8} {e.get('what', '')}" for e in entries]
+    _print({"entries": entries}, lines or ["nothing yet"], options.json)
+
+
+def rotate(options: argparse.Namespace) -> None:
+    """Begin a new key for hashes of personal data; what old keys made still resolves."""
+    from ray_pipeline.data.privacy import keys
+
+    ids = [key.id for key in keys.rotated()]
+    _print({"keys": ids}, [f"new hashes begin with {ids[0]}:"], options.json)
+
+
 def deploy(options: argparse.Namespace) -> None:
     """Put a bundle behind an endpoint."""
     from ray_pipeline import bundle, cluster
@@ -258,6 +293,16 @@ def _parser() -> argparse.ArgumentParser:
     command(endpoints)
     predicting = command(predict, "BUNDLE", "INPUT")
     predicting.add_argument("-o", "--output", required=True, help=".parquet, .csv or .jsonl file")
+    erasing = command(forget, "JOB")
+    overrides(erasing)
+    erasing.add_argument("--subject", required=True, metavar="ID", help="whose rows they are")
+    auditing = command(audit)
+    storage(auditing)
+    auditing.add_argument("--verify", action="store_true", help="check the chain of entries")
+    auditing.add_argument(
+        "--head", metavar="HASH", help="a newest hash noted before, to find again"
+    )
+    command(rotate)
     command(up)
     command(down)
     command(key).add_argument("--new", action="store_true", help="replace the key")

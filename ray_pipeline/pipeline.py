@@ -85,11 +85,8 @@ def path(run: Run) -> Iterator[Stage]:
         yield (found := run.stage("privacy", findings.write, rows_as_read, depends=source))
         findings.gate(found.record, privacy)
 
-    yield (
-        cleaned := run.stage(
-            "clean", clean.write, data.without("split", "features", "balance"), schema, depends=source
-        )
-    )
+    rows = data.without("split", "features", "balance")
+    yield (cleaned := run.stage("clean", clean.write, rows, schema, depends=source))
     if not cleaned.cached:
         run.told("read", [str(place) for place in (data.source, data.test) if place], source)
     if privacy and (privacy.quasi_identifiers or privacy.retention_days):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -86,9 +87,15 @@ def _spread(pieces: Sequence[Any]) -> list[Any]:
 def _found_in(task: tuple[Source, Any], data: Data, names: tuple[str, ...]) -> Found:
     """What the first table of a piece holds."""
     source, piece = task
-    table = next(iter(connector(source, data).tables(piece, data, names)), None)
     found: Found = {}
-    for name in names if table is not None else ():
+    for table in islice(connector(source, data).tables(piece, data, names), 1):
+        found |= _found(table, names)
+    return found
+
+
+def _found(table: pa.Table, names: Sequence[str]) -> Found:
+    found: Found = {}
+    for name in names:
         if values := sampled(table[name]):
             spans = recognise.spans(values, column=name)
             entities = Counter(entity for row in spans for entity in {s.entity for s in row})
@@ -137,9 +144,7 @@ def _section(found: Found, privacy: Privacy) -> dict[str, Any]:
     ]
     note = "Counted over different values of a sample of each column; no value is kept."
     if not recognise.has_ner():
-        note += (
-            " Names in free text were not looked for: that needs ray-pipeline[privacy-ner]."
-        )
+        note += " Names in free text were not looked for: that needs ray-pipeline[privacy-ner]."
     others = [name for name in privacy.columns if name not in found]
     rows += [[name, "nothing", "", privacy.method(name)] for name in others]
     return {

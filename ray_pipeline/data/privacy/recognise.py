@@ -178,7 +178,7 @@ def _recognisers() -> tuple[tuple[str, Any, bool], ...]:
         raise _not_installed() from error
     suffixes = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
 
-    class Email(known.EmailRecognizer):  # type: ignore[misc]
+    class Email(known.EmailRecognizer):
         """Presidio's asks tldextract's default, which would fetch the suffix list."""
 
         def validate_result(self, pattern_text: str) -> bool:
