@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 from ray.data import Dataset
 from upath import UPath
 
-from ray_pipeline.data import collect, duplicates, parsing, parts, summary
+from ray_pipeline.data import (
+    collect,
+    duplicates,
+    expectations,
+    parsing,
+    parts,
+    shares,
+    summary,
+)
 from ray_pipeline.data.duplicates import Repeated
+from ray_pipeline.data.expectations import Seen
 from ray_pipeline.data.media import images
+from ray_pipeline.data.privacy.discreet import discreet
+from ray_pipeline.data.privacy.treatment import ERASED, IDENTITY
+from ray_pipeline.data.shares import Share
+from ray_pipeline.data.steps import applied, reading
 from ray_pipeline.data.summary import Counts, Moments, Summary
 from ray_pipeline.errors import DataError
-from ray_pipeline.job import Data
+from ray_pipeline.files import clear
+from ray_pipeline.job import Data, Expectation, Source
 from ray_pipeline.schema import Column, Schema
 
 QUARANTINE = pa.schema(
     [("source", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
 )
 Replace = Mapping[str, Mapping[str, str]]
-_REPEATS = ("duplicate", "also in the test file")
+_NO_FAULTS = ("duplicate", "also in the test file", *applied.REPEATS, ERASED)
 _SHOWN = 60  # characters of a value that a reason quotes
 
 
 class Part(NamedTuple):
-    """What writing one block found: rows by destination, reasons, and the columns' summaries."""
+    """What writing one table found: rows by destination, reasons, and the columns' summaries."""
 
     rows: int
     test: int
     reasons: Counter[str]
     summaries: dict[bool, dict[str, Summary]]  # by whether they are of the test file
+    seen: list[Seen]  # by expectation
 
 
 def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
     """Write `rows/`, `test/` (if the job has a test file) and `quarantine/`, all parquet.
 
     `rows` and `test` have the schema's columns, typed; `quarantine` has `source`, `row`, `reason`
-    and `raw`. Three executions: read and type, compare hashes, write.
+    and `raw`. Three rounds of tasks: read, type and hash; compare hashes; read again and write.
+    Rows are streamed; only where there are `clean.steps` all are in the object store.
 
     The record has `rows_in` = `rows_out` + `rows_quarantined`, the reasons' counts under
     `quarantine`, a summary of each of the `columns`, and `sides` with the same for the training
@@ -53,26 +68,49 @@ def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
             one class, or classes in the test file that training never sees.
     """
     files = collect.places(data)
-    rows = parts.executed(_typed_rows(data, schema).materialize)
-    repeated = _repeated(rows, schema, files, drop=data.clean.duplicates == "drop")
-    writing = partial(_written, schema=schema, files=files, repeated=repeated, out=out)
-    found: list[Part] = parts.collected(rows.map_batches(writing, **parts.ARROW))
+    scratch, tidied = out / "scratch", {}
+    if data.clean.steps:
+        whole, tidied = applied.applied(_typed_rows(data, schema), data.clean, schema, files)
+        rows = shares.of_blocks(whole.to_arrow_refs())
+    else:
+        rows = _typed_shares(data, schema, scratch)
+    drop = data.clean.duplicates == "drop"
+    repeated = duplicates.NOTHING
+    if drop or data.test:
+        repeated = duplicates.found(rows, schema, files, drop, scratch)
+    writing = partial(
+        _written, schema=schema, files=files, repeated=repeated, expected=data.expect, out=out
+    )
+    found = [part for some in parts.results(rows, partial(_each, work=writing)) for part in some]
+    clear(scratch)
     sides = _summed(found)
-    record = _record(found, sides, schema)
+    record = discreet(_record(found, sides, schema), data.privacy) | tidied
+    if data.expect:
+        _add_expectations(record, data, found, files)
     _check_usable(record, data)
     _check_label(sides, schema.label, data)
     return record
 
 
 def _typed_rows(data: Data, schema: Schema) -> Dataset:
-    sides = [(data.source, False)] + ([(data.test, True)] if data.test else [])
     first, *rest = (
-        collect.rows(source, data, schema).map_batches(
+        _read(collect.rows(source, data, schema), data).map_batches(
             partial(_typed, schema=schema, replace=data.clean.replace, test=test), **parts.ARROW
         )
-        for source, test in sides
+        for source, test in _sides(data)
     )
     return first.union(*rest) if rest else first
+
+
+def _sides(data: Data) -> list[tuple[Source, bool]]:
+    """The sources, and whether each is the test's."""
+    return [(data.source, False)] + ([(data.test, True)] if data.test else [])
+
+
+def _read(rows: Dataset, data: Data) -> Dataset:
+    if not reading.steps(data.clean):
+        return rows
+    return rows.map_batches(partial(reading.read, clean=data.clean), **parts.ARROW)
 
 
 def _typed(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
@@ -85,6 +123,8 @@ def _typed(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.
         "_raw": _shown(table, schema, pc.is_valid(reasons)),
         "_test": pa.repeat(test, len(table)),
     }
+    carried = {IDENTITY, reading.READ} & {*table.column_names}
+    lineage |= {name: table[name] for name in sorted(carried)}
     return pa.table(values | lineage)
 
 
@@ -155,18 +195,38 @@ def _aside(rows: pa.Table) -> pa.Table:
     return pa.table({name: rows[own] for name, own in names.items()}).cast(QUARANTINE)
 
 
-def _repeated(rows: Dataset, schema: Schema, files: list[str], drop: bool) -> Repeated:
-    hashing = partial(duplicates.hashed, schema=schema, files=files)
-    hashes = rows.map_batches(hashing, **parts.ARROW)
-    found = ray.get(parts.executed(hashes.to_arrow_refs))
-    tables = [table for table in found if len(table)]  # an empty block may have no columns
-    return duplicates.repeated(pa.concat_tables([duplicates.NONE, *tables]), drop)
+def _typed_shares(data: Data, schema: Schema, scratch: UPath) -> list[Share]:
+    found: list[Share] = []
+    for source, test in _sides(data):
+        pieces, tables = collect.reading(source, data, schema)
+        typing = partial(_typed, schema=schema, replace=data.clean.replace, test=test)
+        reads = [(piece, partial(_all_typed, piece, tables, typing)) for piece in pieces]
+        found += shares.of_pieces(reads, data, scratch, first=len(found))
+    return found
+
+
+def _all_typed(
+    piece: Any,
+    tables: Callable[[Any], Iterable[pa.Table]],
+    typing: Callable[[pa.Table], pa.Table],
+) -> Iterator[pa.Table]:
+    return (typing(table) for table in tables(piece))
+
+
+def _each(share: Share, work: Callable[[pa.Table], Part]) -> list[Part]:
+    return [work(table) for table in share.again() if len(table)]
 
 
 def _written(
-    table: pa.Table, schema: Schema, files: list[str], repeated: Repeated, out: UPath
-) -> dict[str, Any]:
-    """Write a block's rows, to files named for the first row: a retry replaces them."""
+    table: pa.Table,
+    *,
+    schema: Schema,
+    files: list[str],
+    repeated: Repeated,
+    expected: Sequence[Expectation],
+    out: UPath,
+) -> Part:
+    """Write a table's rows, to files named for the first row: a retry replaces them."""
     ids = duplicates.row_ids(table, files)
     repeats = repeated.reasons(ids, files)
     reasons = pc.coalesce(table["_reason"], repeats)
@@ -175,25 +235,31 @@ def _written(
     table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
     usable = pc.is_null(reasons)
     good = table.filter(usable)
-    name = f"{ids.min():016x}.parquet" if len(ids) else ""
-    sides = {
-        test: good.filter(pc.equal(good["_test"], test))
-        .select(list(schema.names))
-        .cast(schema.arrow())
-        for test in (False, True)
-    }
+    name = f"{ids.min():016x}.parquet"
+    sides = _by_side(good, schema)
     aside = _aside(table.filter(pc.invert(usable)))
-    for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", aside)):
+    for folder, part, types in (
+        ("rows", sides[False], schema.arrow()),
+        ("test", sides[True], schema.arrow()),
+        ("quarantine", aside, QUARANTINE),
+    ):
         if len(part):
-            parts.written(part, out / folder / name)
-    return parts.boxed(
-        Part(
-            len(sides[False]),
-            len(sides[True]),
-            Counter(_kinds(aside["reason"])),
-            {test: _summaries(part, schema) for test, part in sides.items()},
-        )
+            parts.written(part.cast(types), out / folder / name)
+    return Part(
+        len(sides[False]),
+        len(sides[True]),
+        Counter(_kinds(aside["reason"])),
+        {test: _summaries(part, schema) for test, part in sides.items()},
+        expectations.seen(good, expected, files),
     )
+
+
+def _by_side(good: pa.Table, schema: Schema) -> dict[bool, pa.Table]:
+    """The usable rows' columns, of training and of the test file; most tables are of one."""
+    rows, tests = good.select(list(schema.names)), pc.unique(good["_test"]).to_pylist()
+    if len(tests) == 2:
+        return {test: rows.filter(pc.equal(good["_test"], test)) for test in (False, True)}
+    return {test: rows if test in tests else rows.slice(0, 0) for test in (False, True)}
 
 
 def _kinds(reasons: pa.ChunkedArray) -> dict[str, int]:
@@ -236,6 +302,14 @@ def _record(
     }
 
 
+def _add_expectations(
+    record: dict[str, Any], data: Data, found: list[Part], files: list[str]
+) -> None:
+    told = expectations.described(data.expect, (part.seen for part in found), files)
+    record["expectations"] = told
+    record["findings"] = [*record.get("findings", ()), expectations.finding(told)]
+
+
 def _described(columns: Mapping[str, Summary], schema: Schema) -> dict[str, Any]:
     return {
         name: {"kind": schema[name].kind, "role": schema[name].role, **summary.described(found)}
@@ -244,7 +318,7 @@ def _described(columns: Mapping[str, Summary], schema: Schema) -> dict[str, Any]
 
 
 def _check_usable(record: Mapping[str, Any], data: Data) -> None:
-    faults = {kind: count for kind, count in record["quarantine"].items() if kind not in _REPEATS}
+    faults = {kind: count for kind, count in record["quarantine"].items() if kind not in _NO_FAULTS}
     rows, unusable = record["rows_in"], sum(faults.values())
     bound = data.clean.max_quarantined
     if unusable > bound * rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,11 +42,16 @@ def rows(source: Source, data: Data, schema: Schema) -> Dataset:
     raised when the dataset is executed. What `data.privacy` treats is treated in the task that
     reads it.
     """
-    parts.quiet()
+    return parts.pieced(*reading(source, data, schema))
+
+
+def reading(
+    source: Source, data: Data, schema: Schema
+) -> tuple[Sequence[Any], Callable[[Any], Iterator[pa.Table]]]:
+    """The pieces of `source`, and what reads one into the tables of `rows`."""
     pieces = connector(source, data).pieces(source, data)
     treat = treatment.of(data.privacy, schema)
-    work = partial(_rows, source=source, data=data, schema=schema, treat=treat)
-    return parts.pieced(pieces, work)
+    return pieces, partial(_rows, source=source, data=data, schema=schema, treat=treat)
 
 
 def _rows(
@@ -100,7 +105,9 @@ def schema(data: Data) -> Schema:
     if clash := [name for name in names if name in RESERVED]:
         raise DataError(f"a column is called `{clash[0]}`", where=where, hint="rename it")
     if data.test:
-        sources.checked_names(connector(data.test, data).names(data.test, data), names, str(data.test))
+        sources.checked_names(
+            connector(data.test, data).names(data.test, data), names, str(data.test)
+        )
     kinds = _kinds(source, data, [name for name in names if name not in data.columns])
     columns = tuple(_column(name, data, kinds) for name in names)
     return treatment.stored_schema(Schema(columns=columns, missing=data.missing), data.privacy)

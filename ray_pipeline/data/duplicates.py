@@ -1,21 +1,36 @@
-"""Rows that stand twice, found by 128-bit hashes: only those travel to the driver."""
+"""Rows that stand twice, found by 128-bit hashes: only those travel to the driver.
+
+Each task writes its rows' hashes to disk, sorted into BUCKETS by their first bits; then one task
+compares a range of buckets of all of them, a few million hashes at a time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from upath import UPath
 
-from ray_pipeline.data.hashing import row_hashes
+from ray_pipeline.data import parts
+from ray_pipeline.data.hashing import lanes
 from ray_pipeline.data.privacy.treatment import IDENTITY
+from ray_pipeline.data.shares import Share
 from ray_pipeline.schema import Schema
 
 _ROWS = 40
 """Bits of a row's number in its id; the file's number is above them."""
 
+
+BUCKETS = 256
+"""By the first 8 bits of a hash."""
+TASK_ROWS = 2_000_000
+"""Hashes that one task compares: about 50 MB."""
+_RECORD = np.dtype([("id", "<i8"), ("high", "<u8"), ("low", "<u8"), ("test", "?")])
 
 NONE = pa.table(
     {
@@ -27,8 +42,7 @@ NONE = pa.table(
 )
 
 
-@dataclass(frozen=True)
-class Repeated:
+class Repeated(NamedTuple):
     """Rows to leave out: their ids [D] in rising order, the equal row each repeats, and whether
     that one is in the test file."""
 
@@ -56,6 +70,9 @@ class Repeated:
         )
 
 
+NOTHING = Repeated(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_))
+
+
 def row_ids(table: pa.Table, files: list[str]) -> NDArray[np.int64]:
     """A number [N] for each row's `_source` and `_row`; ordered as the files, then as the rows."""
     sources = pc.index_in(table["_source"].combine_chunks(), pa.array(files)).to_numpy()
@@ -68,15 +85,81 @@ def place_of(id_: int, files: list[str]) -> str:
     return f"row {id_ & (2**_ROWS - 1)} of {files[id_ >> _ROWS].rsplit('/', 1)[-1]}"
 
 
+def found(
+    shares: list[Share], schema: Schema, files: list[str], drop: bool, scratch: UPath
+) -> Repeated:
+    """As `repeated`, over the rows of all shares, which are read for the first time."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    work = partial(_sorted_hashes, schema=schema, files=files, scratch=scratch)
+    bounds = np.array(parts.results(shares, work))  # [shares, BUCKETS + 1]
+    sizes = np.diff(bounds.sum(axis=0))
+    tasks = np.minimum(np.cumsum(sizes) // TASK_ROWS, BUCKETS)
+    edges = [0, *(np.flatnonzero(np.diff(tasks)) + 1).tolist(), BUCKETS]
+    paths = [_hash_file(scratch, share) for share in shares]
+    comparing = partial(_repeated_in, paths=paths, bounds=bounds, drop=drop)
+    return _joined(parts.results(list(pairwise(edges)), comparing))
+
+
+def _hash_file(scratch: UPath, share: Share) -> UPath:
+    return scratch / f"{share.number:06d}.hashes"
+
+
+def _sorted_hashes(
+    share: Share, schema: Schema, files: list[str], scratch: UPath
+) -> NDArray[np.int64]:
+    """Write the share's hashes by rising bucket; where each bucket begins, [BUCKETS + 1]."""
+    tables = [hashed(table, schema, files) for table in share.first() if len(table)]
+    whole = pa.concat_tables([NONE, *tables])
+    records = np.empty(len(whole), _RECORD)
+    for name in NONE.column_names:
+        records[name] = whole[name].to_numpy()
+    buckets = (records["high"] >> np.uint64(56)).astype(np.uint8)
+    with _hash_file(scratch, share).open("wb") as file:
+        file.write(records[np.argsort(buckets, kind="stable")].tobytes())
+    return np.concatenate([[0], np.cumsum(np.bincount(buckets, minlength=BUCKETS))])
+
+
+def _repeated_in(
+    buckets: tuple[int, int], paths: list[UPath], bounds: NDArray[np.int64], drop: bool
+) -> Repeated:
+    """The rows to leave out whose hashes are in a range of buckets."""
+    records = np.concatenate(
+        [
+            _read_hashes(path, own[buckets[0]], own[buckets[1]])
+            for path, own in zip(paths, bounds, strict=True)
+        ]
+    )
+    order = np.argsort(records["high"])
+    high = records["high"][order]
+    same, several = high[1:] == high[:-1], np.zeros(len(high), bool)
+    several[1:] |= same
+    several[:-1] |= same
+    found = records[order[several]]  # nearly all rows are alone
+    return repeated(pa.table({name: found[name] for name in NONE.column_names}), drop)
+
+
+def _read_hashes(path: UPath, begin: int, end: int) -> NDArray[np.void]:
+    with path.open("rb") as file:
+        file.seek(int(begin) * _RECORD.itemsize)
+        return np.frombuffer(file.read(int(end - begin) * _RECORD.itemsize), _RECORD)
+
+
+def _joined(found: list[Repeated]) -> Repeated:
+    ids, firsts, leaked = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.argsort(ids)
+    return Repeated(ids[order], firsts[order], leaked[order])
+
+
 def hashed(table: pa.Table, schema: Schema, files: list[str]) -> pa.Table:
     """The id of each usable row, its 128 bits, and whether it is a row of the test file."""
     usable = table.filter(pc.is_null(table["_reason"]))
     names = [*schema.names, *(name for name in (IDENTITY,) if name in table.column_names)]
+    high, low = lanes(usable, names, seeds=(0, 1))
     return pa.table(
         {
             "id": row_ids(usable, files),
-            "high": row_hashes(usable, names, seed=0),
-            "low": row_hashes(usable, names, seed=1),
+            "high": high,
+            "low": low,
             "test": usable["_test"],
         }
     )

@@ -153,7 +153,8 @@ def summarised(values: pa.ChunkedArray, column: Column) -> Summary:
         return Moments.of(as_doubles(pc.utf8_length(values)))
     if column.kind == "image":
         return Moments.of(as_doubles(pc.binary_length(values)))
-    return Counts.of(pc.cast(values, pa.string()))
+    texts = pa.types.is_dictionary(values.type)
+    return Counts.of(values if texts else pc.cast(values, pa.string()))
 
 
 def as_doubles(values: pa.ChunkedArray) -> NDArray[np.float64]:
