@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from ray_pipeline import report, runs, tracking
 from ray_pipeline.data import (
@@ -21,9 +21,10 @@ from ray_pipeline.data.privacy import anonymity, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import UsageError
-from ray_pipeline.job import Job
+from ray_pipeline.job import Data, Job
 from ray_pipeline.model import evaluate, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
+from ray_pipeline.schema import Schema
 
 STAGES = (
     "privacy",
@@ -79,19 +80,7 @@ def path(run: Run) -> Iterator[Stage]:
     expectations.check(data.expect, schema)
     record["schema"] = schema.model_dump(mode="json")
 
-    source, privacy = collect.fingerprint(data), data.privacy
-    if privacy and privacy.find == "auto":
-        rows_as_read = data.without("clean", "expect", "split", "features", "balance")
-        yield (found := run.stage("privacy", findings.write, rows_as_read, depends=source))
-        findings.gate(found.record, privacy)
-
-    rows = data.without("split", "features", "balance")
-    yield (cleaned := run.stage("clean", clean.write, rows, schema, depends=source))
-    if not cleaned.cached:
-        run.told("read", [str(place) for place in (data.source, data.test) if place], source)
-    if privacy and (privacy.quasi_identifiers or privacy.retention_days):
-        yield (hidden := run.stage("anonymity", anonymity.write, cleaned, privacy, schema))
-        anonymity.gate(hidden.record, privacy)
+    cleaned = yield from _cleaned(run, data, schema)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
     cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
     rows_alone = data.without("features", "balance")
@@ -141,7 +130,7 @@ def path(run: Run) -> Iterator[Stage]:
         job.compress,
         lineage,
         cleaning,
-        treatment.at_serving(schema, privacy),
+        treatment.at_serving(schema, data.privacy),
     )
     yield exported
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
@@ -149,3 +138,22 @@ def path(run: Run) -> Iterator[Stage]:
 
     yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+
+
+def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Stage]:
+    """Cleaned rows; before them what personal data the source holds, after them how well people
+    are hidden in what is stored."""
+    source, privacy = collect.fingerprint(data), data.privacy
+    if privacy and privacy.find == "auto":
+        rows_as_read = data.without("clean", "expect", "split", "features", "balance")
+        yield (found := run.stage("privacy", findings.write, rows_as_read, depends=source))
+        findings.gate(found.record, privacy)
+
+    rows = data.without("split", "features", "balance")
+    yield (cleaned := run.stage("clean", clean.write, rows, schema, depends=source))
+    if not cleaned.cached:
+        run.told("read", [str(place) for place in (data.source, data.test) if place], source)
+    if privacy and (privacy.quasi_identifiers or privacy.retention_days):
+        yield (hidden := run.stage("anonymity", anonymity.write, cleaned, privacy, schema))
+        anonymity.gate(hidden.record, privacy)
+    return cleaned

@@ -78,5 +78,5 @@ class Job(Settings):
     @classmethod
     def _not_reserved(cls, name: str) -> str:
         if name in {"v1", "v2", "metrics", "healthz", "audit"}:
-            raise ValueError(f"{name!r} is a path of the server's or the storage's own; choose another name")
+            raise ValueError(f"{name!r} is a path of our own; choose another name")
         return name

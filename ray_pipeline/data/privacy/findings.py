@@ -33,7 +33,7 @@ _LONG_ENOUGH = 10**8
 """Whole numbers below it are no card, phone or identity number."""
 
 Found = dict[str, dict[str, Any]]
-"""By column: `sampled`, how many different values were read, and `entities`, in how many each is."""
+"""By column: `sampled`, how many values were read, and `entities`, in how many each is."""
 
 
 def write(data: Data, out: UPath) -> dict[str, Any]:

@@ -30,8 +30,6 @@ def redacted(storage: UPath, name: str, subject: Subject) -> list[str]:
     Bundles are left as they are, for their digests cover every byte; and so is what tells later
     runs whom to leave out.
     """
-    if not subject.searchable:
-        return []
     changed = []
     for path in _files(storage, name):
         if path.suffix not in TEXTS or _is_kept(path, storage / name):
@@ -56,7 +54,7 @@ def searched(storage: UPath, name: str, column: str, subject: Subject) -> dict[s
         result["bytes"] += path.stat().st_size
         if path.suffix == ".parquet":
             _search_table(path, column, subject, result)
-        elif _may_name(path, storage / name, subject) and _holds(path, word):
+        elif not _is_tombstone(path, storage / name) and _holds(path, word):
             result["left"].append(str(path))
     result["free_text"] = subject.searchable
     return result
@@ -89,10 +87,6 @@ def _holds(path: UPath, word: re.Pattern[bytes]) -> bool:
                 return True
             tail = chunk[-1024:]
     return False
-
-
-def _may_name(path: UPath, root: UPath, subject: Subject) -> bool:
-    return subject.searchable and not _is_tombstone(path, root)
 
 
 def _is_kept(path: UPath, root: UPath) -> bool:
