@@ -53,11 +53,12 @@ def check(features: Features, schema: Schema) -> None:
             known = ", ".join(list(kinds)[:20])
             raise JobError("no feature has this name", where=where, expected=f"one of {known}")
         kind = "number" if kinds[name] in ("integer", "boolean") else kinds[name]
-        if strange := sorted(settings.model_fields_set - KEYS[kind]):
+        suited = KEYS.get(kind, set())
+        if strange := sorted(settings.model_fields_set - suited):
             raise JobError(
                 f"`{strange[0]}` does not suit the kind {kinds[name]}",
                 where=where,
-                expected=", ".join(sorted(KEYS[kind])),
+                expected=", ".join(sorted(suited)) or "no settings",
                 hint="give the column another kind under `data.columns`",
             )
 

@@ -101,7 +101,7 @@ def _of_kind(schema: Schema, *kinds: str) -> list[Column]:
 
 
 def _numeric(schema: Schema) -> list[Column]:
-    return [column for column in schema.features if column.kind not in TEXTS]
+    return _of_kind(schema, "integer", "number", "boolean", "date")
 
 
 def _row_count(path: UPath) -> int:
