@@ -79,5 +79,4 @@ def _completed(url: str, source: Source) -> str:
 
 def variables(source: Source) -> str:
     """Which variables hold the source's user and password, as a hint to whoever runs it."""
-    named = _NAME.findall(source.url) or VARIABLES.get(source.scheme, ())
-    return " and ".join(named)
+    return " and ".join(_NAME.findall(source.url) or VARIABLES.get(source.scheme) or [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -60,7 +60,9 @@ class Relation:
         import sqlalchemy as sa
 
         bounds = [] if self.key is None else [self.rows.c[self.key]]
-        found = [bound(column) for column in bounds for bound in (sa.func.min, sa.func.max)]
+        found: list[Any] = [
+            bound(column) for column in bounds for bound in (sa.func.min, sa.func.max)
+        ]
         for name, column in self.types.items():
             found.append(sa.func.count(self.rows.c[name]))
             if pa.types.is_integer(column) or pa.types.is_decimal(column):
@@ -88,7 +90,7 @@ def relation(source: Source, connection: sa.Connection) -> Relation:
     if source.join:
         rows, types = _joined(base, types, source, connection)
         return Relation(rows, types, key, primary)
-    numbered = primary == (key,) and _numbers(base.c[key], types[str(key)], connection)
+    numbered = primary == (key,) and _numbers(base.c[str(key)], types[str(key)], connection)
     return Relation(base, types, key, primary, numbered)
 
 
@@ -138,7 +140,7 @@ def _joined(
     import sqlalchemy as sa
 
     columns: dict[str, Any] = dict(base.columns.items())
-    types, joined = dict(types), base
+    types, joined = dict(types), cast(Any, base)
     for number, join in enumerate(source.join):
         other = table(join.table, source, connection).alias(f"joined_{number}")
         where = f"{source.place} {join.table}"

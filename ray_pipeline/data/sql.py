@@ -173,7 +173,7 @@ def tables(piece: Range, data: Data, names: Sequence[str]) -> Iterator[pa.Table]
 
 def _statement(piece: Range, names: Sequence[str]) -> Any:
     found = piece.relation
-    columns = [*names, found.key] if found.numbered else list(names)
+    columns = [*names, str(found.key)] if found.numbered else list(names)
     statement = found.select(columns)
     if found.key is None:
         return statement

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -151,7 +151,10 @@ def _form(value: Any) -> str:
     return "text" if isinstance(value, str) else "mapping"
 
 
-Place = Annotated[
-    Annotated[str, AfterValidator(_source), Tag("text")] | Annotated[Source, Tag("mapping")],
-    Discriminator(_form),
-]
+if TYPE_CHECKING:
+    Place = Source
+else:  # a validator before the union would have YAML's lists refused as tuples
+    Place = Annotated[
+        Annotated[str, AfterValidator(_source), Tag("text")] | Annotated[Source, Tag("mapping")],
+        Discriminator(_form),
+    ]
