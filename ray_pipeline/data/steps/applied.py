@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import ray
 from ray.data import Dataset
 
-from ray_pipeline.data import parts
+from ray_pipeline.data import duplicates, parts
 from ray_pipeline.data.duplicates import Repeated, row_ids
 from ray_pipeline.data.steps import (
     Changes,
@@ -99,10 +99,11 @@ class _Work:
         self.waiting = []
 
     def each(self, work: Callable[[pa.Table], Any]) -> list[Any]:
-        """`work(table)` for each block, once what waits is applied."""
+        """`work(table)` for each block that has rows, once what waits is applied."""
         self.flush()
-        task = ray.remote(work)
-        return _got([task.remote(block) for block in self.blocks])
+        task = ray.remote(_worked)
+        found = _got([task.remote(work, block) for block in self.blocks])
+        return [result for result in found if result is not None]
 
     def fitted(self, step: Step) -> list[Step]:
         """A step as it is applied: with what it had to learn, as other steps, or itself."""
@@ -119,10 +120,15 @@ class _Work:
     def _sample(self, columns: tuple[str, ...], size: int) -> Sampled:
         names = self.schema.names
         found: list[Sampled] = self.each(partial(_sampled, columns=columns, names=names, size=size))
-        return reduce(Sampled.__add__, found)
+        return reduce(
+            Sampled.__add__,
+            found or [Sampled.of(self.schema.arrow().empty_table(), columns, names)],
+        )
 
     def near_duplicates(self, settings: NearDuplicates) -> Repeated:
         bands = self.each(partial(near.banded, settings=settings, files=self.files))
+        if not bands:
+            return duplicates.NOTHING
         groups = near.proposed(bands)
         wanted = np.unique(np.concatenate([ids for ids, _ in groups]))
         tested = np.concatenate([part.ids[part.test] for part in bands])
@@ -139,6 +145,10 @@ def _got(refs: Sequence[Any]) -> list[Any]:
     return found
 
 
+def _worked(work: Callable[[pa.Table], Any], rows: pa.Table) -> Any:
+    return work(rows) if len(rows) else None  # an empty block may have no columns
+
+
 def _sampled(rows: pa.Table, columns: tuple[str, ...], names: Iterable[str], size: int) -> Sampled:
     usable = rows.filter(pc.and_(pc.is_null(rows["_reason"]), pc.invert(rows["_test"])))
     return Sampled.of(usable, columns, tuple(names)).smallest(size)
@@ -146,6 +156,8 @@ def _sampled(rows: pa.Table, columns: tuple[str, ...], names: Iterable[str], siz
 
 def _applied(rows: pa.Table, functions: list[tuple[int, Apply]]) -> tuple[pa.Table, Changes]:
     """A block after the functions, and what they did."""
+    if not len(rows):
+        return rows, {}
     cleaned = applied_to(rows, functions)
     place = rows.column_names.index("_reason")
     return cleaned.rows.set_column(place, "_reason", cleaned.reasons), cleaned.changes

@@ -26,7 +26,6 @@ def applying(settings: Language) -> Apply:
     Raises:
         JobError: a language that the library does not know.
     """
-    identify = identifier(settings.among)
     _check_known(settings)
     keep = pa.array(settings.keep)
 
@@ -34,6 +33,7 @@ def applying(settings: Language) -> Apply:
         texts = rows[settings.column]
         long = pc.fill_null(pc.greater_equal(pc.utf8_length(texts), settings.shortest), False)
         judged = texts.filter(long).to_pylist()
+        identify = identifier(settings.among)  # here: a task is not to be sent the model
         said = pa.array([identify.classify(text)[0] for text in judged], pa.string())
         languages = pc.replace_with_mask(
             pa.nulls(len(texts), pa.string()), long.combine_chunks(), said
