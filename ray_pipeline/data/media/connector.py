@@ -124,7 +124,7 @@ def _pieces(source: Source, data: Data) -> list[Piece]:
         return [
             Piece(source, kind, (file,), span)
             for file in files
-            for span in parted.get(file.name, [spans.WHOLE])
+            for span in parted.get(file.name, [None])
         ]
     size = MEDIA[kind].bunch
     starts = range(0, len(files), size)

@@ -6,11 +6,13 @@ all packets are read first, without decoding: sorted, they number the frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data.media.extras import library
@@ -19,26 +21,29 @@ SPAN_BYTES = 4 << 20
 """Compressed bytes of a part, or more; videos of less than two parts are not parted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Span:
     """The frames with timestamps in [start, end), in the stream's time base; None is no bound.
 
-    `first` and `before` are the number and the time in seconds of the frames around the start:
-    how many frames come before it, and when the last of those is shown.
+    `first` is how many frames come before it, and `before` when the last of those is shown, in
+    seconds; `times` [F] are the timestamps in rising order, None where packets carry none.
     """
 
     start: int | None = None
     end: int | None = None
     first: int = 0
     before: float | None = None
-    frames: int | None = None
+    times: NDArray[np.int64] | None = None
+
+    def rank(self, pts: int | None) -> int | None:
+        """How many frames of the video are before a timestamp; None if that is not known."""
+        if self.times is None or pts is None:
+            return None
+        return self.first + int(np.searchsorted(self.times, pts))
 
 
-WHOLE = Span()
-
-
-def spans(path: UPath, size: int = SPAN_BYTES) -> list[Span]:
-    """The video's parts of `size` compressed bytes; WHOLE alone where it cannot be parted.
+def spans(path: UPath, size: float = math.inf) -> list[Span]:
+    """The video's parts of `size` compressed bytes or more; one where it cannot be parted.
 
     That is a video which cannot be read (whoever decodes it says why), or without timestamps.
     """
@@ -46,7 +51,7 @@ def spans(path: UPath, size: int = SPAN_BYTES) -> list[Span]:
     try:
         with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
             if not container.streams.video:
-                return [WHOLE]
+                return [Span()]
             stream = container.streams.video[0]
             packets = [
                 (packet.pts, packet.size, packet.is_keyframe)
@@ -55,12 +60,12 @@ def spans(path: UPath, size: int = SPAN_BYTES) -> list[Span]:
             ]
             return _parted(packets, seconds_of(stream), size)
     except (av.FFmpegError, OSError):
-        return [WHOLE]
+        return [Span()]
 
 
-def _parted(packets: list[tuple[Any, int, bool]], seconds: Any, size: int) -> list[Span]:
+def _parted(packets: list[tuple[Any, int, bool]], seconds: Any, size: float) -> list[Span]:
     if not packets or any(pts is None for pts, _, _ in packets):
-        return [WHOLE]
+        return [Span()]
     order = np.sort(np.array([pts for pts, _, _ in packets], np.int64))
     starts = [None, *_starts(packets, size)]
     found = []
@@ -68,11 +73,11 @@ def _parted(packets: list[tuple[Any, int, bool]], seconds: Any, size: int) -> li
         first = 0 if start is None else int(np.searchsorted(order, start))
         last = len(order) if end is None else int(np.searchsorted(order, end))
         before = seconds(int(order[first - 1])) if first else None
-        found.append(Span(start, end, first, before, last - first))
+        found.append(Span(start, end, first, before, order[first:last]))
     return found
 
 
-def _starts(packets: list[tuple[int, int, bool]], size: int) -> Iterator[int]:
+def _starts(packets: list[tuple[int, int, bool]], size: float) -> Iterator[int]:
     """Timestamps of key frames with at least `size` bytes between each and the one before."""
     held, latest = 0, packets[0][0]
     for pts, weight, key in packets:

@@ -10,10 +10,11 @@ from typing import Any
 
 from upath import UPath
 
+from ray_pipeline.data.media import spans
 from ray_pipeline.data.media.documents import Found
 from ray_pipeline.data.media.extras import library
 from ray_pipeline.data.media.images import MAX_PIXELS
-from ray_pipeline.data.media.spans import WHOLE, Span, seconds_of
+from ray_pipeline.data.media.spans import Span, seconds_of
 from ray_pipeline.data.media.thumbnail import thumbnail
 from ray_pipeline.job import Source
 
@@ -22,7 +23,7 @@ QUALITY = 90
 _TINY = 1e-6  # seconds times rate: a frame due at a slot's start is in it, whatever the rounding
 
 
-def frame_rows(path: UPath, source: Source, span: Span = WHOLE) -> Iterator[Found]:
+def frame_rows(path: UPath, source: Source, span: Span | None = None) -> Iterator[Found]:
     """The frames of a span: `frame`, `seconds`, `segment`, `width`, `height`, and `image` or the
     thumbnail's numbers.
 
@@ -31,6 +32,7 @@ def frame_rows(path: UPath, source: Source, span: Span = WHOLE) -> Iterator[Foun
     frames around it are kept.
     """
     av = library("av", "media")
+    span = span or spans.spans(path)[0]
     try:
         with path.open("rb") as file, av.open(file, metadata_errors="ignore") as container:
             fault = _unusable(container)
@@ -55,7 +57,7 @@ def _unusable(container: Any) -> str | None:
 
 
 class _Video:
-    """A video stream read packet by packet; `faults` counts packets that do not decode."""
+    """A span of a video stream, read packet by packet."""
 
     def __init__(self, av: Any, container: Any, span: Span) -> None:
         self.av, self.container, self.span = av, container, span
@@ -65,8 +67,8 @@ class _Video:
         self.seconds = seconds_of(self.stream)
         self.packets, self.ended_s = 0, 0.0
 
-    def frames(self) -> Iterator[Any]:
-        """The frames of the span as they are shown, and None for each packet that is damaged."""
+    def frames(self) -> Iterator[tuple[int | None, Any]]:
+        """Each frame of the span with its timestamp, in order; None for a packet that is damaged."""
         start, end = self.span.start, self.span.end
         for packet in self._from_start():
             self.packets += bool(packet.size)
@@ -75,13 +77,19 @@ class _Video:
             try:
                 decoded = packet.decode()
             except self.av.error.InvalidDataError:
-                yield None
+                yield packet.pts, None
                 continue
             for frame in decoded:
                 if end is not None and frame.pts >= end:
                     return
                 if start is None or frame.pts >= start:
-                    yield frame
+                    yield frame.pts, frame
+
+    def shown_s(self, pts: int | None, number: int) -> float:
+        """When a frame is shown; by its number and the mean rate if it carries no time."""
+        if pts is None:
+            return number / float(self.stream.average_rate or 25)
+        return float(self.seconds(pts))
 
     def _from_start(self) -> Iterator[Any]:
         """Packets from the span's key frame on, or from an earlier one."""
@@ -96,15 +104,14 @@ class _Video:
             return chain([first], packets)
         # The index led beyond the frame.
         self.container.seek(self.stream.start_time or 0, stream=self.stream)
-        packets = self.container.demux(self.stream)
-        return packets
+        return iter(self.container.demux(self.stream))
 
     def cut_off(self) -> str | None:
         """What is missing at the end, by what the file says of its length."""
         if self.span.end is not None:
             return None
         declared = self.stream.frames
-        if declared and self.span is WHOLE and self.packets < declared:
+        if declared and self.span.start is None and self.packets < declared:
             return f"the video is cut off, found {self.packets:,} of {declared:,} frames"
         whole_s = float((self.stream.duration or 0) * self.stream.time_base)
         if not whole_s and len(self.container.streams) == 1:
@@ -117,28 +124,24 @@ class _Video:
 def _chosen(video: _Video, name: str, source: Source) -> Iterator[Found]:
     rate, span = source.frames_per_second, video.span
     slot = -1 if span.before is None or rate is None else _slot(span.before, rate)
-    number = span.first
-    for frame in video.frames():
+    last, damaged = span.first - 1, set[int]()
+    for pts, frame in video.frames():
+        rank = span.rank(pts)
+        number = last + 1 if rank is None else rank
         if frame is None or frame.is_corrupt:
-            yield _number(number, span), "the frame is damaged"
-        else:
-            seconds = number / float(video.stream.average_rate or 25)
-            if frame.pts is not None:
-                seconds = video.seconds(frame.pts)
-            if rate is None or _slot(seconds, rate) > slot:
-                yield number + 1, _row(frame, number, seconds, name, source)
-            slot = slot if rate is None else max(slot, _slot(seconds, rate))
-        number += 1
-    if number == span.first:
-        yield number + 1, "the video holds no frames"
+            damaged.add(number)
+            yield number + 1, "the frame is damaged"
+            continue
+        last = number = max(number, last + 1)
+        seconds = video.shown_s(pts, number)
+        if number not in damaged and (rate is None or _slot(seconds, rate) > slot):
+            yield number + 1, _row(frame, number, seconds, name, source)
+        slot = slot if rate is None else max(slot, _slot(seconds, rate))
+    last = max(last, *damaged) if damaged else last
+    if last < span.first:
+        yield span.first + 1, "the video holds no frames"
     elif fault := video.cut_off():
-        yield number + 1, fault
-
-
-def _number(number: int, span: Span) -> int:
-    """The row of a fault: never one of the next span's."""
-    last = math.inf if span.frames is None else span.first + span.frames
-    return int(min(number + 1, last))
+        yield last + 2, fault
 
 
 def _slot(seconds: float, rate: float) -> int:
