@@ -30,7 +30,7 @@ _NAMES = re.compile(
 )
 _ADDRESSES = re.compile(r"(^|_)(address|street|strasse|straße|addr)(_?(1|2|line.*))?$")
 _LIKE_A_PHONE = re.compile(
-    r"^[+(]|^(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}$|\d{4}-\d\d-\d\d$).*\d[ ./-]\d+[ ./-]\d"
+    r"^[+(]|^0\d{2,4}[ /-]\d{5,}|^(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}$|\d{4}-\d\d-\d\d$).*\d[ ./-]\d+[ ./-]\d"
 )
 """Without a word beside it: a number of the right length alone may be an order's or a date."""
 _LIKE_A_NAME = re.compile(r"^[^\W\d_][^\d@<>/_,;]*$")
