@@ -58,7 +58,7 @@ def test_flights_are_joined_and_labelled(flights):
     assert not {"arr_delay", "arr_time", "air_time", "dep_delay", "dep_time"} & {
         column.name for column in schema.features
     }
-    found = connector(data.source)
+    found = connector(data.source, data)
     (piece,) = found.pieces(data.source, data)
     (table,) = found.tables(piece, data, schema.names)
     names = ["arrival", "temp", "built", "dest_alt", "airline"]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import ray
 from databases import Database, read
 from servers import PASSWORD, postgres
 from upath import UPath
 
-from ray_pipeline import jobfile
+from ray_pipeline import jobfile, pipeline, progress, report, runs
 from ray_pipeline.data import clean, collect, sql
 from ray_pipeline.data.credentials import Login, login
 from ray_pipeline.errors import DataError, JobError
@@ -126,39 +125,28 @@ data:
   source: {{url: "{url}", table: people, partitions: 3}}
   label: label
 """
-SCRIPT = """
-import sys
-from ray_pipeline import cluster, jobfile, pipeline, progress
-import ray
-ray.init(address="local", num_cpus=2, include_dashboard=False, _temp_dir=sys.argv[2])
-with progress.watcher() as watcher:
-    pipeline.run(jobfile.read(sys.argv[1]), watcher, until="split")
-"""
 
 
-def test_no_password_is_kept_anywhere(postgres):
-    """A real run's storage, its output, and the logs of Ray and its workers."""
+@pytest.mark.usefixtures("ray_cluster")
+def test_no_password_is_kept_anywhere(postgres, tmp_path, capfd):
+    """A real run's storage and report, its output, and the logs of Ray and its workers."""
     filled(postgres)
     postgres.execute("UPDATE people SET label = NULL WHERE id = 7")
-    with tempfile.TemporaryDirectory() as place:
-        job = Path(place, "job.yaml")
-        job.write_text(JOB.format(storage=f"{place}/storage", url=postgres.url))
-        command = [sys.executable, "-c", SCRIPT, str(job), f"{place}/ray"]
-        ran = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/ml.db"},
-        )
-        assert ran.returncode == 0, ran.stderr.decode()[-2000:]
-        kept = {path: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
-        run = [path for path in kept if path.name == "run.json"]
-        assert run
-        assert b"ROWS_PASSWORD" in kept[run[0]]
-        assert any("/logs/" in str(path) for path in kept)
-        for secret in (PASSWORD, PASSWORD.replace("%", "%25").replace("/", "%2F"), "hush7"):
-            assert secret.encode() not in ran.stdout + ran.stderr
-            assert not [path for path, content in kept.items() if secret.encode() in content]
+    (tmp_path / "job.yaml").write_text(JOB.format(storage=tmp_path / "storage", url=postgres.url))
+    job = jobfile.read(tmp_path / "job.yaml")
+    with progress.watcher() as watcher, runs.opened(job, watcher) as run:
+        stages = islice(pipeline.path(run), 2)
+        assert [stage.name for stage in stages] == ["clean", "split"]
+    report.write(run.record, run.folder)
+    logs = Path(ray._private.worker._global_node.get_session_dir_path())
+    places = [*tmp_path.rglob("*"), *(logs / "logs").rglob("*")]
+    kept = {path: path.read_bytes() for path in places if path.is_file()}
+    assert b"ROWS_PASSWORD" in kept[Path(str(run.folder / "run.json"))]
+    assert any(path.name.startswith("worker") for path in kept)
+    said = "".join(capfd.readouterr())
+    for secret in (PASSWORD, PASSWORD.replace("%", "%25").replace("/", "%2F"), "hush7"):
+        assert secret not in said
+        assert not [path for path, content in kept.items() if secret.encode() in content]
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,8 @@ def test_documents_that_go_while_they_are_read_are_an_error(people):
 
 
 def test_the_fingerprint_sees_new_documents_and_a_named_field(people):
-    people.insert_many(
-        [{"_id": i, "n": i, "changed": datetime(2020, 1, 1, tzinfo=UTC)} for i in "ab"]
-    )
+    first, later = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)
+    people.insert_many([{"_id": i, "n": i, "changed": first} for i in "ab"])
     plain = Data(source=Source(url=SOURCE, table="people"), label="n")
     keyed = Data(source=Source(url=SOURCE, table="people", key="changed"), label="n")
     before = collect.fingerprint(plain), collect.fingerprint(keyed)

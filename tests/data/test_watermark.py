@@ -24,9 +24,11 @@ def events(database):
     )
 
     def add(*rows):
-        moment = (
-            (lambda n: n) if database.kind == "sqlite" else lambda n: f"2020-01-01 00:00:{n:02}"
-        )
+        whole = database.kind == "sqlite"
+
+        def moment(n):
+            return n if whole or n is None else f"2020-01-01 00:00:{n:02}"
+
         values = [{"id": i, "at": moment(n), "v": f"v{i}"} for i, n in rows]
         database.execute("INSERT INTO events VALUES (:id, :at, :v)", rows=values)
 
