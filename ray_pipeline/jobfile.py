@@ -216,6 +216,10 @@ def _resolved(job: Job, folder: Path) -> Job:
     data = {"source": _placed(job.data.source, folder)}
     if job.data.test:
         data["test"] = _placed(job.data.test, folder)
+    data["history"] = tuple(
+        past.model_copy(update={"source": _placed(past.source, folder)})
+        for past in job.data.history
+    )
     return job.model_copy(
         update={
             "storage": _absolute(job.storage, folder),

@@ -8,7 +8,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from upath import UPath
 
@@ -65,7 +64,7 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
     Raises:
         DataError: there is no feature, or the label has one class here.
     """
-    rows = sum(_row_count(path) for path in files)
+    rows = sum(parts.row_count(path) for path in files)
     if not schema.features:
         raise DataError("no column is a feature", where="data.columns")
     share = min(1.0, SAMPLE / max(rows, 1))
@@ -102,11 +101,6 @@ def _of_kind(schema: Schema, *kinds: str) -> list[Column]:
 
 def _numeric(schema: Schema) -> list[Column]:
     return _of_kind(schema, "integer", "number", "boolean", "date")
-
-
-def _row_count(path: UPath) -> int:
-    with path.open("rb") as file:
-        return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part:

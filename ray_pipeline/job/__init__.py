@@ -14,6 +14,7 @@ from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
 from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
+from ray_pipeline.job.history import History
 from ray_pipeline.job.judge import Compress, Evaluate
 from ray_pipeline.job.label import Function, Label, When
 from ray_pipeline.job.model import Model, Range, Train, Tune
@@ -34,6 +35,7 @@ __all__ = [
     "Expectation",
     "Features",
     "Fraction",
+    "History",
     "Function",
     "Job",
     "Join",

@@ -11,6 +11,7 @@ from ray_pipeline.job.base import Fraction, Settings
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
+from ray_pipeline.job.history import History
 from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.source import Place
 from ray_pipeline.schema import Kind, Role
@@ -81,6 +82,9 @@ class Data(Settings):
     clean: Clean = Clean()
     expect: tuple[Expectation, ...] = Field(
         (), description="What the cleaned rows must be, or else the run warns or refuses."
+    )
+    history: tuple[History, ...] = Field(
+        (), description="Columns to add: aggregates of what happened before each row."
     )
     split: Split = Split()
     features: Features = Features()
