@@ -13,6 +13,7 @@ from ray_pipeline.data import (
     collect,
     expectations,
     features,
+    history,
     split,
     steps,
     stores,
@@ -30,6 +31,7 @@ STAGES = (
     "privacy",
     "clean",
     "anonymity",
+    "history",
     "split",
     "bias",
     "features",
@@ -74,7 +76,7 @@ def path(run: Run) -> Iterator[Stage]:
     data = tombstones.settled(job.data, run.root)
     schema = collect.schema(data)
     evaluate.check(job.evaluate, schema)
-    features.check(data.features, schema)
+    features.check(data.features, history.extended(schema, data.history))
     balance.check(data.balance, schema)
     steps.check(data.clean, schema)
     expectations.check(data.expect, schema)
@@ -83,7 +85,13 @@ def path(run: Run) -> Iterator[Stage]:
     cleaned = yield from _cleaned(run, data, schema)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
     cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
-    rows_alone = data.without("features", "balance")
+    if data.history:
+        past, joining = history.fingerprint(data), data.without("split", "features", "balance")
+        cleaned = run.stage("history", history.write, cleaned, joining, schema, depends=past)
+        yield cleaned
+        schema = history.extended(schema, data.history)
+        record["schema"] = schema.model_dump(mode="json")
+    rows_alone = data.without("history", "features", "balance")
     yield (sides := run.stage("split", split.write, cleaned, rows_alone, schema))
     groups, positive = job.evaluate.groups, job.evaluate.positive
     if groups or data.balance:
@@ -145,11 +153,11 @@ def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Sta
     are hidden in what is stored."""
     source, privacy = collect.fingerprint(data), data.privacy
     if privacy and privacy.find == "auto":
-        rows_as_read = data.without("clean", "expect", "split", "features", "balance")
+        rows_as_read = data.without("clean", "expect", "history", "split", "features", "balance")
         yield (found := run.stage("privacy", findings.write, rows_as_read, depends=source))
         findings.gate(found.record, privacy)
 
-    rows = data.without("split", "features", "balance")
+    rows = data.without("history", "split", "features", "balance")
     yield (cleaned := run.stage("clean", clean.write, rows, schema, depends=source))
     if not cleaned.cached:
         run.told("read", [str(place) for place in (data.source, data.test) if place], source)
