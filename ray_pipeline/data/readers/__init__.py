@@ -69,10 +69,17 @@ def kinds(path: UPath, data: Data) -> dict[str, Kind]:
 
 
 def version(path: UPath, data: Data) -> Any:
-    """What a file's or table's content hangs on, JSON-able: by fsspec's `ukey` for files."""
+    """What a file's or table's content hangs on, JSON-able; a change of it changes this."""
     with told(path):
         own = _reader(path, data).version
-        return own(path, data) if own else path.fs.ukey(path.path)
+        return own(path, data) if own else _state(path)
+
+
+def _state(path: UPath) -> Any:
+    """What an object store says of the content, else what fsspec does: size, time, place."""
+    info = path.fs.info(path.path)
+    tag = info.get("ETag") or info.get("etag")
+    return [tag, info["size"]] if tag else path.fs.ukey(path.path)
 
 
 def pieces(paths: Sequence[UPath], data: Data) -> list[Piece]:

@@ -15,8 +15,10 @@ def options() -> dict[str, str] | None:
 
 
 def properties() -> dict[str, str]:
-    """For PyIceberg, whose S3 client is Arrow's: the endpoint, where the environment has one."""
-    return {"s3.endpoint": _endpoint()} if _endpoint() else {}
+    """For PyIceberg, whose S3 client is Arrow's: the endpoint, and the region it would ask for."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    said = {"s3.endpoint": _endpoint(), "s3.region": region}
+    return {name: value for name, value in said.items() if value}
 
 
 def _endpoint() -> str:
