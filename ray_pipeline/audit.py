@@ -120,7 +120,11 @@ def _appended(folder: Path, entry: Entry) -> Entry:
     with (folder / "log.jsonl").open("a+b") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         last = _last_line(log)
-        linked = _linked(entry, json.loads(last)["hash"] if last else START)
+        try:
+            before = json.loads(last)["hash"] if last else START
+        except ValueError as error:  # the disk was full, or somebody was there
+            raise _broken("the last entry is cut or altered", folder.parent) from error
+        linked = _linked(entry, before)
         log.write(json.dumps(linked).encode() + b"\n")
         log.flush()
     return linked

@@ -72,7 +72,8 @@ def test_only_its_owner_can_read_the_file_of_keys(home):
 
 def test_keys_of_the_environment_come_first_and_are_not_rotated_by_us(home, monkeypatch):
     monkeypatch.setenv(keys.VARIABLE, "a-new-long-secret an-old-long-secret")
-    assert [key.secret for key in keys.keys()] == [b"a-new-long-secret", b"an-old-long-secret"]
+    known = keys.keys()
+    assert [key.secret for key in known] == [b"a-new-long-secret", b"an-old-long-secret"]
     with pytest.raises(JobError, match="environment"):
         keys.rotated()
 
