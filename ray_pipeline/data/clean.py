@@ -88,7 +88,8 @@ def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
     if data.expect:
         _add_expectations(record, data, found, files)
     _check_usable(record, data)
-    _check_label(sides, schema.label, data)
+    if schema.labelled:
+        _check_label(sides, schema.label, data)
     return record
 
 
@@ -234,7 +235,7 @@ def _written(
     table = table.set_column(table.column_names.index("_raw"), "_raw", raw)
     table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
     usable = pc.is_null(reasons)
-    good = table.filter(usable)
+    good = table.drop_columns(["_raw", "_reason"]).filter(usable)
     name = f"{ids.min():016x}.parquet"
     sides = _by_side(good, schema)
     aside = _aside(table.filter(pc.invert(usable)))

@@ -30,7 +30,7 @@ BUCKETS = 256
 """By the first 8 bits of a hash."""
 TASK_ROWS = 2_000_000
 """Hashes that one task compares: about 50 MB."""
-_RECORD = np.dtype([("id", "<i8"), ("high", "<u8"), ("low", "<u8"), ("test", "?")])
+_RECORD = np.dtype([("id", "<i8"), ("high", "<u8"), ("low", "<u8"), ("test", "<u8")])  # aligned
 
 NONE = pa.table(
     {
@@ -152,17 +152,12 @@ def _joined(found: list[Repeated]) -> Repeated:
 
 def hashed(table: pa.Table, schema: Schema, files: list[str]) -> pa.Table:
     """The id of each usable row, its 128 bits, and whether it is a row of the test file."""
-    usable = table.filter(pc.is_null(table["_reason"]))
     names = [*schema.names, *(name for name in (IDENTITY,) if name in table.column_names)]
-    high, low = lanes(usable, names, seeds=(0, 1))
-    return pa.table(
-        {
-            "id": row_ids(usable, files),
-            "high": high,
-            "low": low,
-            "test": usable["_test"],
-        }
+    high, low = lanes(table, names, seeds=(0, 1))
+    hashes = pa.table(
+        {"id": row_ids(table, files), "high": high, "low": low, "test": table["_test"]}
     )
+    return hashes.filter(pc.is_null(table["_reason"]))
 
 
 def repeated(hashes: pa.Table, drop: bool) -> Repeated:

@@ -84,18 +84,23 @@ def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any
     Raises:
         DataError: there are no rows, no feature, or a class that training lacks.
     """
+    return write_sides({side: split / side for side in ("train", "validation")}, data, schema, out)
+
+
+def write_sides(
+    sides: Mapping[str, UPath], data: Data, schema: Schema, out: UPath
+) -> dict[str, Any]:
+    """As `write`, of any folders of rows by their side's name; of them `train` must be one."""
     _check_no_image(schema)
-    fitted = fitting.fitted(parts.existing_files(split / "train"), data, schema)
+    fitted = fitting.fitted(parts.existing_files(sides["train"]), data, schema)
     statistics = fitted.statistics
     (out / STATISTICS).write_text(statistics.model_dump_json(indent=1))
     items = [
-        (side, path)
-        for side in ("train", "validation")
-        for path in parts.existing_files(split / side)
+        (side, path) for side, folder in sides.items() for path in parts.existing_files(folder)
     ]
     weights = None
     if data.balance is not None:
-        weights = balance.fitted(split / "train", data.balance, schema)
+        weights = balance.fitted(sides["train"], data.balance, schema)
     work = partial(_prepared, fitted=fitted, schema=schema, weights=weights, out=out)
     written = parts.results(items, work)
     return {

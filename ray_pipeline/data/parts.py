@@ -111,7 +111,7 @@ def written(table: pa.Table, path: UPath) -> None:
     """Write a table as one parquet file, on any file system; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        pq.write_table(table, file)
+        pq.write_table(table, file, **_options(table.schema))
 
 
 def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
@@ -119,9 +119,20 @@ def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rest = iter(tables)
     first = next(rest)
-    with path.open("wb") as file, pq.ParquetWriter(file, first.schema) as writer:
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(file, first.schema, **_options(first.schema)) as writer,
+    ):
         for table in chain([first], rest):
             writer.write_table(table)
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """A matrix of numbers as it is: looking for repeated values would cost more than it saves."""
+    if not any(pa.types.is_fixed_size_list(field.type) for field in schema):
+        return {}
+    repeating = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
+    return {"compression": "lz4", "use_dictionary": repeating, "write_statistics": False}
 
 
 def read(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
