@@ -73,16 +73,17 @@ def listed(location: str) -> list[UPath]:
     with told(location):
         root = UPath(location)
         root.fs.invalidate_cache()  # an object store's client keeps what it once listed
-        paths = _found(root)
+        paths = found(root)
         if not paths:
             raise DataError("there is no such file", where=location, hint=_nearest(root))
-        found = [(path, path.fs.info(path.path)) for path in paths]
-    if empty := [path for path, info in found if info["type"] == "file" and not info["size"]]:
+        infos = [(path, path.fs.info(path.path)) for path in paths]
+    if empty := [path for path, info in infos if info["type"] == "file" and not info["size"]]:
         raise DataError("the file is empty", where=str(empty[0]), expected="rows of data")
     return paths
 
 
-def _found(root: UPath) -> list[UPath]:
+def found(root: UPath) -> list[UPath]:
+    """The files and tables of a file, folder or glob; none if nothing is there."""
     fs, path = root.fs, root.path
     if any(mark in path for mark in "*?[") and not fs.exists(path):
         names = [
@@ -118,8 +119,8 @@ def like(root: UPath, name: str) -> UPath:
     """The path called `name` on the file system of `root`."""
     if root.protocol in {"", "file"}:
         return UPath(name)
-    found: UPath = UPath(str(root.fs.unstrip_protocol(name)), **root.storage_options)
-    return found
+    path: UPath = UPath(str(root.fs.unstrip_protocol(name)), **root.storage_options)
+    return path
 
 
 def _nearest(root: UPath) -> str:

@@ -72,13 +72,14 @@ def version(path: UPath, data: Data) -> Any:
     """What a file's or table's content hangs on, JSON-able; a change of it changes this."""
     with told(path):
         own = _reader(path, data).version
-        return own(path, data) if own else _state(path)
+        return own(path, data) if own else state(path)
 
 
-def _state(path: UPath) -> Any:
-    """What an object store says of the content, else what fsspec does: size, time, place."""
+def state(path: UPath) -> Any:
+    """What tells a file's content from what it was, JSON-able: the tag that an object store gives
+    it, else its size and time, else all that fsspec knows."""
     info = path.fs.info(path.path)
-    tag = info.get("ETag") or info.get("etag")
+    tag = info.get("ETag") or info.get("etag") or info.get("mtime")
     return [tag, info["size"]] if tag else path.fs.ukey(path.path)
 
 
