@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ray_pipeline.data import parsing
 from ray_pipeline.data.steps import language, limits, missing, spelling, text
@@ -60,28 +62,83 @@ def compiled(clean: Clean, schema: Schema) -> Callable[[pa.Table], Cleaned]:
 
 def applied_to(rows: pa.Table, functions: Sequence[tuple[int, Apply]]) -> Cleaned:
     """Rows after numbered functions, in their order. Rows that one sets aside, or that came with a
-    `_reason`, are not counted by the next."""
-    reasons = (
-        rows["_reason"] if "_reason" in rows.column_names else pa.nulls(len(rows), pa.string())
-    )
+    `_reason`, stay as they are then: the next does not see them."""
+    lineage = "_reason" in rows.column_names
+    reasons = rows["_reason"] if lineage else pa.nulls(len(rows), pa.string())
     changes: Changes = {}
+    live, aside = _parted(_Part(rows, reasons, np.arange(len(rows))))
+    done = [aside]
     for number, apply in functions:
-        for name, found in apply(_plain(rows)).items():
-            before = parsing.as_texts(rows[name]) if _coded(rows[name]) else rows[name]
-            change = Change.between(before, found, pc.is_null(reasons))
-            key = (number, name)
-            changes[key] = changes[key] + change if key in changes else change
-            rows = rows.set_column(rows.column_names.index(name), name, found.values)
-            reasons = pc.coalesce(reasons, _reasons(found, len(rows)))
-    return Cleaned(rows, reasons, changes)
+        live, changed = _after(live, apply)
+        for name, change in changed.items():
+            changes[number, name] = changes.get((number, name), Change()) + change
+        live, aside = _parted(live)
+        done.append(aside)
+    whole = _joined([part for part in (live, *done) if len(part.rows)] or [live])
+    return Cleaned(whole.rows, whole.reasons, changes)
 
 
-def _reasons(found: Found, rows: int) -> Any:
-    nothing = pa.scalar(None, pa.string())
-    if found.faults is None:
-        return pa.nulls(rows, pa.string())
-    why = pa.scalar(found.reason) if isinstance(found.reason, str) else found.reason
-    return pc.if_else(found.faults, why, nothing)
+class _Part(NamedTuple):
+    """Some rows, their reasons, and their places [N] among all."""
+
+    rows: pa.Table
+    reasons: Any
+    places: NDArray[np.int64]
+
+
+def _parted(part: _Part) -> tuple[_Part, _Part]:
+    """The usable rows, and those with a reason."""
+    usable = pc.is_null(part.reasons)
+    if pc.all(usable).as_py() is not False:
+        nothing = _Part(part.rows.slice(0, 0), part.reasons.slice(0, 0), part.places[:0])
+        return part, nothing
+    live, out = (
+        _Part(part.rows.filter(mask), part.reasons.filter(mask), part.places[np.asarray(mask)])
+        for mask in (usable, pc.invert(usable))
+    )
+    return live, out
+
+
+def _after(part: _Part, apply: Apply) -> tuple[_Part, dict[str, Change]]:
+    rows, reasons = part.rows, part.reasons
+    changed = {}
+    for name, found in apply(_plain(rows)).items():
+        before = parsing.as_texts(rows[name]) if _coded(rows[name]) else rows[name]
+        changed[name] = Change.between(before, found, pc.is_null(reasons))
+        rows = rows.set_column(rows.column_names.index(name), name, found.values)
+        if found.faults is not None:
+            why = pa.scalar(found.reason) if isinstance(found.reason, str) else found.reason
+            nothing = pa.scalar(None, pa.string())
+            reasons = pc.coalesce(reasons, pc.if_else(found.faults, why, nothing))
+    return _Part(rows, reasons, part.places), changed
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    """All parts, their rows in the order of their places; types are the first's."""
+    if len(parts) == 1:
+        return parts[0]
+    types = parts[0].rows.schema
+    tables = [
+        pa.table({field.name: _as(part.rows[field.name], field.type) for field in types})
+        for part in parts
+    ]
+    places = np.concatenate([part.places for part in parts])
+    order = pa.array(np.argsort(places))
+    reasons = pa.chunked_array(
+        [chunk for part in parts for chunk in _chunks(part.reasons)], pa.string()
+    )
+    return _Part(pa.concat_tables(tables).take(order), reasons.take(order), np.sort(places))
+
+
+def _chunks(values: Any) -> list[Any]:
+    return list(values.chunks) if isinstance(values, pa.ChunkedArray) else [values]
+
+
+def _as(values: Any, wanted: pa.DataType) -> Any:
+    """A column as a step left it: of texts, dictionary or not."""
+    if values.type == wanted or not _coded(values):
+        return values
+    return parsing.as_texts(values)
 
 
 def _coded(values: Any) -> bool:

@@ -67,7 +67,7 @@ def applied(
         if step.near_duplicates is not None:
             found = work.near_duplicates(step.near_duplicates)
             work.waiting.append((number, _setting_aside(found, files, step.near_duplicates.column)))
-    if any(schema.label.name in step.columns for step in clean.steps):
+    if schema.labelled and any(schema.label.name in step.columns for step in clean.steps):
         work.waiting.append((len(clean.steps), _without_label(schema.label.name)))
     work.flush()
     as_applied = clean.model_copy(update={"steps": tuple(work.fitted_steps)})
@@ -168,8 +168,7 @@ def _as_read(number: int, step: Step) -> Apply:
     (name,) = step.columns
 
     def apply(rows: pa.Table) -> dict[str, Found]:
-        usable = rows.filter(pc.is_null(rows["_reason"]))
-        bits = pc.bit_wise_and(usable[reading.READ], 1 << number)
+        bits = pc.bit_wise_and(rows[reading.READ], 1 << number)
         changed = count(pc.not_equal(bits, 0))
         return {name: Found(rows[name], +Counter({"read": changed}), changed=changed)}
 

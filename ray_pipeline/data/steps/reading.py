@@ -26,7 +26,8 @@ READ = "_read"
 """A column that tells, in one bit a step, which rows a reading step changed."""
 
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_UNIT = r"[A-Za-zµμ°Ωº%/^²³23 ]{1,30}"
+_WORD = "[A-Za-zµμ°Ωº%]{1,20}"
+_UNIT = rf"{_WORD}(?:[ /]{_WORD}|\^?[23]|[²³]){{0,6}}"
 _CLOCK = re.compile("%[HIcXsT]")
 _MEASURED = re.compile(rf"({_NUMBER})\s*({_UNIT})?")
 
@@ -149,7 +150,7 @@ def factor_or_none(unit: str, to: str) -> tuple[float, float] | None:
             float(registry.Quantity(value, registry.parse_units(spelled[unit])).to(spelled[to]).m)
             for value in (0.0, 1.0, 2.0)
         )
-    except (pint.errors.PintError, ArithmeticError, ValueError, TypeError, SyntaxError):
+    except (pint.errors.PintError, ArithmeticError, AssertionError, ValueError, TypeError):
         return None
     if abs((two - one) - (one - zero)) > 1e-9 * abs(one - zero):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,15 +15,15 @@ from ray_pipeline.data.steps.extra import needed
 from ray_pipeline.data.steps.found import Apply, Found, differing, no_value
 from ray_pipeline.job.steps import Text
 
-# Control characters but tab and line ends; zero-width, direction and other invisible ones.
+# Control characters but tab, line and page ends; zero-width, direction and other invisible ones.
 _CONTROL = (
-    r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x9F\x{AD}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}"
+    r"[\x00-\x08\x0E-\x1F\x7F-\x84\x86-\x9F\x{AD}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}"
     r"\x{2060}-\x{2064}\x{2066}-\x{206F}\x{FEFF}\x{FFF9}-\x{FFFB}\x{FDD0}-\x{FDEF}]"
 )
 # The sentence's own full stop, comma or bracket behind an address is not part of it.
 _URL = r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]}'’”]"
 _STAND_IN = "\ufdd0"  # a character that no text may hold; not punctuation, without a case
-_SPACE = r"[\s\p{Z}\x{85}]+"
+_SPACE = r"[\s\x0B\p{Z}\x{85}]+"
 _MARKUP = "[<&]"
 _APART = "address,article,blockquote,br,dd,div,dt,h1,h2,h3,h4,h5,h6,hr,li,p,pre,td,th,tr"
 _UNSEEN = ["script", "style", "template", "noscript"]
@@ -59,7 +60,7 @@ def _edits(settings: Text) -> Iterator[Edit]:
     if settings.control == "drop":
         yield "control characters", partial(replaced, pattern=_CONTROL)
     if settings.form:
-        yield "unicode form", partial(pc.utf8_normalize, form=settings.form)
+        yield "unicode form", partial(_normal, form=settings.form)
     if settings.urls != "keep":
         mark = "" if settings.urls == "drop" else _STAND_IN
         yield "URLs", partial(_marked, mark=mark)
@@ -70,7 +71,7 @@ def _edits(settings: Text) -> Iterator[Edit]:
     if settings.urls not in {"keep", "drop"}:
         yield "URLs' mark", partial(_written_out, by=settings.urls)
     if settings.form and (settings.lower or settings.punctuation == "drop"):
-        yield "unicode form", partial(pc.utf8_normalize, form=settings.form)
+        yield "unicode form", partial(_normal, form=settings.form)
     if settings.collapse_spaces:
         yield "spaces", partial(replaced, pattern=_SPACE, by=" ")
     if settings.trim:
@@ -79,6 +80,22 @@ def _edits(settings: Text) -> Iterator[Edit]:
 
 def _replaced(texts: Any, pattern: str, by: str) -> Any:
     return pc.replace_substring_regex(texts, pattern, by)
+
+
+def _normal(texts: Any, form: str) -> Any:
+    """By Python: Arrow's own (as of 25.0) takes characters apart and never together again."""
+    return _each(texts, pc.invert(pc.string_is_ascii(texts)), partial(unicodedata.normalize, form))
+
+
+def _each(texts: Any, wanted: Any, edit: Callable[[str], str]) -> Any:
+    """`edit` on the texts `wanted`, the others as they are."""
+    mask = pc.fill_null(wanted, False)
+    some = texts.filter(mask).to_pylist()
+    if not some:
+        return texts
+    whole, mask = (values.combine_chunks() for values in (texts, mask))
+    edited = pa.array([edit(text) for text in some], pa.string())
+    return pa.chunked_array([pc.replace_with_mask(whole, mask, edited)])
 
 
 def _marked(texts: Any, mark: str) -> Any:
@@ -95,14 +112,7 @@ def _without_punctuation(texts: Any) -> Any:
 
 def _without_markup(texts: Any) -> Any:
     """Only texts that hold `<` or `&` are parsed; `a < b` is no markup, as in a browser."""
-    marked = pc.fill_null(pc.match_substring_regex(texts, _MARKUP), False)
-    some = texts.filter(marked).to_pylist()
-    if not some:
-        return texts
-    plain = pa.array([_plain(text) for text in some], pa.string())
-    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    mask = marked.combine_chunks() if isinstance(marked, pa.ChunkedArray) else marked
-    return pa.chunked_array([pc.replace_with_mask(whole, mask, plain)])
+    return _each(texts, pc.match_substring_regex(texts, _MARKUP), _plain)
 
 
 def _plain(text: str) -> str:
