@@ -68,7 +68,7 @@ class _Video:
         self.packets, self.ended_s = 0, 0.0
 
     def frames(self) -> Iterator[tuple[int | None, Any]]:
-        """Each frame of the span with its timestamp, in order; None for a packet that is damaged."""
+        """Each frame of the span with its timestamp, in order; None for a damaged packet."""
         start, end = self.span.start, self.span.end
         for packet in self._from_start():
             self.packets += bool(packet.size)
