@@ -78,7 +78,8 @@ class Embedded(nn.Module):
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         parts = [numbers]
         if self.waves is not None:
-            parts.append(self.waves(numbers[:, : self.waved]))
+            whole = numbers.shape[1] == self.waved  # a slice of all would stay in the graph
+            parts.append(self.waves(numbers if whole else numbers[:, : self.waved]))
         if self.table is not None:
             parts.append(self.table(categories + self.offsets).flatten(1))
         return torch.cat(parts, dim=1)

@@ -14,7 +14,7 @@ from upath import UPath
 
 from ray_pipeline.data import features, fitting, parts
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.errors import DataError
+from ray_pipeline.errors import DataError, JobError
 from ray_pipeline.schema import Column, Schema
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -151,6 +151,88 @@ def test_categories_as_scikit_learn(tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
+ENCODED = Schema(
+    columns=(
+        Column(name="id", kind="integer", role="ignore"),
+        Column(name="age", kind="integer"),
+        Column(name="pay", kind="number"),
+        Column(name="member", kind="boolean"),
+        Column(name="city", kind="category"),
+        Column(name="job", kind="category"),
+        Column(name="when", kind="date"),
+        Column(name="said", kind="text"),
+        Column(name="label", kind="category", role="label"),
+    )
+)
+
+
+def encoded_frame(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    hours = pd.to_timedelta(rng.integers(0, 9999, rows), unit="h")
+    words = rng.choice(["good", "bad", "food", "again"], (rows, 4))
+    return frame_of(rows, seed).assign(
+        when=(pd.Timestamp("2020-02-27", tz="UTC") + hours).where(rng.random(rows) > 0.1),
+        said=[" ".join(row) for row in words],
+    )
+
+
+def test_every_encoding_in_files(tmp_path, monkeypatch):
+    """Training rows read out-of-fold encodings, in slices as much as whole; others do not."""
+    train, held_out = encoded_frame(200, 0), encoded_frame(60, 1)
+    split = folder(tmp_path, "split")
+    for side, frame in (("train", train), ("validation", held_out)):
+        table = pa.Table.from_pandas(frame, schema=ENCODED.arrow(), preserve_index=False)
+        parts.written(table, split / side / "0.parquet")
+    columns = {
+        "age": {"scale": "bins", "bins": 4},
+        "pay": {"scale": "log", "missing": "mean"},
+        "city": {"encode": "onehot"},
+        "job": {"encode": "target"},
+        "said": {"ngrams": 2},
+    }
+    data = data_of("unused", features={"columns": columns})
+    features.check(data.features, ENCODED)
+    out, sliced = folder(tmp_path, "whole"), folder(tmp_path, "sliced")
+    record = features.write(split, data, ENCODED, out)
+    monkeypatch.setattr(features, "SLICE", 200)
+    features._prepared(
+        ("train", split / "train" / "0.parquet"),
+        fitting.fitted(parts.files(split / "train"), data, ENCODED),
+        ENCODED,
+        None,
+        sliced,
+    )
+    statistics = features.load(out)
+    assert record["numbers"] == statistics.number_width == 5 + 8 + 6 + 3 + 20
+    assert record["categories"] == {"age": 6}
+    found = {side: features.read_matrix(out / side) for side in ("train", "validation")}
+    again = features.read_matrix(sliced / "train")
+    for name in ("numbers", "categories", "label"):
+        np.testing.assert_array_equal(again[name], found["train"][name])
+    transform = features.compiled_arrow(statistics)
+    for side, same in (("train", False), ("validation", True)):
+        plain = features._matrix(transform(table_in(split / side)), "numbers", np.float32)
+        equal = (plain == found[side]["numbers"]).all(axis=0)
+        places = np.flatnonzero(~equal).tolist()
+        assert places == ([] if same else [5 + 8 + 6, 5 + 8 + 6 + 1, 5 + 8 + 6 + 2])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"nobody": {"scale": "log"}}, "no feature has this name"),
+        ({"id": {"scale": "log"}}, "no feature has this name"),
+        ({"city": {"scale": "log"}}, "`scale` does not suit the kind category"),
+        ({"member": {"encode": "hash"}}, "`encode` does not suit the kind boolean"),
+        ({"when": {"terms": 5}}, "`terms` does not suit the kind date"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(columns, message):
+    with pytest.raises(JobError, match=message) as caught:
+        features.check(data_of("unused", features={"columns": columns}).features, ENCODED)
+    assert str(caught.value).startswith(f"data.features.columns.{next(iter(columns))}: ")
+
+
 def test_labels_are_class_indices_or_values(tmp_path):
     frame = frame_of(100)
     statistics, out, _ = prepared(tmp_path, frame)
@@ -163,7 +245,7 @@ def test_labels_are_class_indices_or_values(tmp_path):
     columns[1] = columns[1].model_copy(update={"role": "label"})
     schema = Schema(columns=tuple(columns))
     regression = folder(tmp_path, "regression")
-    features.write(tmp_path / "split", data_of("unused", label="age"), schema, regression)
+    features.write(UPath(tmp_path) / "split", data_of("unused", label="age"), schema, regression)
     found = features.load(regression)
     assert found.label.classes is None
     assert found.label.mean == pytest.approx(frame["age"].mean())

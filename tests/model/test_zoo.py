@@ -177,3 +177,24 @@ def test_dropout_is_drawn_from_the_seed() -> None:
     torch.manual_seed(3)
     assert torch.equal(dropout(hidden), first)
     assert not torch.equal(first, second)
+
+
+def test_only_the_embedded_numbers_have_waves() -> None:
+    inputs = zoo.Inputs(numbers=40, categories=(4,), outputs=2, embedded=3)
+    network = zoo.Mlp(Model(), inputs).eval()
+    assert network.embedded.waves is not None
+    assert network.embedded.waves.frequencies.shape[0] == 3
+    assert network.embedded.width == 40 + (3 + 1) * Model().embedding
+    assert network(torch.zeros(5, 40), torch.zeros(5, 1, dtype=torch.int64)).shape == (5, 2)
+    none = zoo.Mlp(Model(), inputs.model_copy(update={"embedded": 0}))
+    assert none.embedded.waves is None
+
+
+def test_where_all_numbers_are_embedded_nothing_changes() -> None:
+    plain = zoo.Inputs(numbers=3, categories=(4,), outputs=2)
+    states = []
+    for inputs in (plain, plain.model_copy(update={"embedded": 3})):
+        torch.manual_seed(0)
+        states.append(zoo.build(Model(), inputs).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
