@@ -14,6 +14,7 @@ from ray_pipeline.data import (
     expectations,
     features,
     history,
+    labels,
     split,
     steps,
     stores,
@@ -31,6 +32,7 @@ STAGES = (
     "privacy",
     "clean",
     "anonymity",
+    "label",
     "history",
     "split",
     "bias",
@@ -74,17 +76,27 @@ def path(run: Run) -> Iterator[Stage]:
     """Each stage of the run's job, as it is passed."""
     job, record = run.job, run.record
     data = tombstones.settled(job.data, run.root)
-    schema = collect.schema(data)
+    schema = clean_schema = collect.schema(data, labelled=job.label is None)
+    if job.label is not None:
+        clean_schema = labels.unlabelled(schema, data.label)
+        schema = labels.labelled(schema, data.label)
+        labels.check(job.label, clean_schema)
     evaluate.check(job.evaluate, schema)
     features.check(data.features, history.extended(schema, data.history))
     balance.check(data.balance, schema)
-    steps.check(data.clean, schema)
-    expectations.check(data.expect, schema)
+    steps.check(data.clean, clean_schema)
+    expectations.check(data.expect, clean_schema)
     record["schema"] = schema.model_dump(mode="json")
 
-    cleaned = yield from _cleaned(run, data, schema)
+    cleaned = yield from _cleaned(run, data, clean_schema)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
     cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
+    if job.label is not None:
+        code, preparing = labels.code_digest(job.label), data.without("split", "balance")
+        cleaned = run.stage(
+            "label", labels.write, cleaned, job.label, preparing, schema, depends=code
+        )
+        yield cleaned
     if data.history:
         past, joining = history.fingerprint(data), data.without("split", "features", "balance")
         cleaned = run.stage("history", history.write, cleaned, joining, schema, depends=past)
@@ -98,7 +110,8 @@ def path(run: Run) -> Iterator[Stage]:
         yield run.stage("bias", bias.write, sides, groups, data.balance, positive, schema)
     yield (prepared := run.stage("features", features.write, sides, data, schema))
     if job.stores:
-        yield run.act("store", stores.write, cleaned.path / "rows", job.stores, cleaned.digest)
+        kept = (cleaned.path, job.stores, cleaned.digest, data.history)
+        yield run.act("store", stores.write, *kept)
 
     model, training, code = job.model, job.train, zoo.code_digest(job)
     if job.tune is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,10 +31,11 @@ _MOST_PARTS = 64
 
 
 class _Parted(NamedTuple):
-    """What parting one piece of the past found."""
+    """What parting one piece of the past found; `newest` is its last moment, if it has any."""
 
     rows: int
     quarantined: int
+    newest: datetime | None
 
 
 def extended(schema: Schema, history: tuple[History, ...]) -> Schema:
@@ -71,6 +73,9 @@ def fingerprint(data: Data) -> list[str]:
 def write(cleaned: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
     """Write `rows/` and `test/` as in `cleaned`, with the columns of `data.history`.
 
+    For the online store, `latest<index>/` has each key's aggregates just after the newest moment
+    of that past, which the record tells as `as_of`.
+
     `schema` is that of the rows without them. Rows of the past that cannot be used go to
     `quarantine/`; the record has their number, by source, under `past`.
 
@@ -87,6 +92,7 @@ def write(cleaned: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, A
             parts=min(rows // ROWS + 1, _MOST_PARTS),
             scratch=out / f"scratch{index}",
             quarantine=out / "quarantine",
+            latest=out / f"latest{index}",
             out=out if index == len(data.history) - 1 else out / f"joined{index}",
         )
         past.append({"source": str(history.source), **_joined(files, data, join)})
@@ -108,19 +114,22 @@ class _Join:
     parts: int
     scratch: UPath
     quarantine: UPath
+    latest: UPath
     out: UPath
 
 
-def _joined(files: list[tuple[str, UPath]], data: Data, join: _Join) -> dict[str, int]:
+def _joined(files: list[tuple[str, UPath]], data: Data, join: _Join) -> dict[str, Any]:
     """Write the rows of `files` with their aggregates; how many rows of the past there are."""
     parts.results(files, partial(_part_rows, join=join))
     source = join.history.source
     pieces, read = collect.reading(source, _read_as(data, join.history), join.schema)
     found = parts.results(list(enumerate(pieces)), partial(_part_past, read=read, join=join))
-    parts.results(range(join.parts), partial(_join, join=join))
+    newest = max((part.newest for part in found if part.newest), default=None)
+    parts.results(range(join.parts), partial(_join, join=join, newest=newest))
     return {
         "rows": sum(part.rows for part in found),
         "quarantined": sum(part.quarantined for part in found),
+        "as_of": newest.isoformat() if newest else None,
     }
 
 
@@ -157,6 +166,7 @@ def _part_rows(file: tuple[str, UPath], join: _Join) -> None:
 def _part_past(numbered: tuple[int, Any], read: Any, join: _Join) -> _Parted:
     index, piece = numbered
     rows = quarantined = 0
+    moments: list[datetime] = []
     for number, table in enumerate(read(piece)):
         usable, aside = clean.typed(table, join.schema)
         name = f"{index:06d}-{number:06d}.parquet"
@@ -165,7 +175,8 @@ def _part_past(numbered: tuple[int, Any], read: Any, join: _Join) -> _Parted:
         if len(aside):
             parts.written(aside, join.quarantine / f"{join.scratch.name}-{name}")
         rows, quarantined = rows + len(usable), quarantined + len(aside)
-    return _Parted(rows, quarantined)
+        moments += filter(None, [pc.max(usable[join.history.time]).as_py()])
+    return _Parted(rows, quarantined, max(moments, default=None))
 
 
 def _parted(table: pa.Table, join: _Join) -> Iterator[tuple[int, pa.Table]]:
@@ -177,11 +188,15 @@ def _parted(table: pa.Table, join: _Join) -> Iterator[tuple[int, pa.Table]]:
         yield int(index), table.filter(pa.array(part == index))
 
 
-def _join(part: int, join: _Join) -> None:
-    """Write the rows of one part with their aggregates."""
+def _join(part: int, join: _Join, newest: datetime | None) -> None:
+    """Write the rows of one part with their aggregates, and each key's latest ones."""
     folder = join.scratch / f"{part}"
     tables = [parts.read(path) for path in parts.files(folder / "past")]
     past = pa.concat_tables([join.schema.arrow().empty_table(), *tables])
+    if newest and len(past):
+        at = newest + timedelta(microseconds=1)  # so that the newest row is of the past
+        now = windows.latest(past, join.history, at).drop_columns([join.history.time])
+        parts.written(now, join.latest / f"{part:02d}.parquet")
     for side in SIDES:
         for path in parts.files(folder / side):
             joined = windows.added(parts.read(path), past, join.history)

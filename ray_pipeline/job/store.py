@@ -29,6 +29,11 @@ class Store(Settings):
     key: str | None = Field(None, description="The column that tells rows apart.")
     columns: tuple[str, ...] = Field((), description="Columns that are kept; all if empty.")
     vector: str | None = Field(None, description="The column of vectors that is searched.")
+    rows: Literal["clean", "history"] = Field(
+        "clean",
+        description="`clean`: the job's rows; `history`: the latest aggregates of each `key` under "
+        "`data.history`, for the endpoint to read.",
+    )
     mode: Literal["replace", "upsert"] = Field(
         "replace",
         description="`replace`: the table is this run's rows; `upsert`: rows of the same key are "
@@ -57,6 +62,8 @@ class Store(Settings):
             raise ValueError("`vector` is needed: the column of vectors")
         if self.vector and self.kind not in ("lancedb", "postgresql"):
             raise ValueError("vectors are kept by lancedb or postgresql")
+        if self.rows == "history" and not self.key:
+            raise ValueError("`key` is needed: that of `data.history`")
         if self.kind == "parquet" and self.mode == "upsert":
             raise ValueError("Parquet files cannot be upserted; use delta or lance")
         return self

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from job_files import data_of, file_of, folder, table_in
 
@@ -92,7 +93,12 @@ def test_rows_and_test_rows_get_the_past_of_files(tmp_path, monkeypatch):
         found = table_in(out / side)
         assert found.column_names == list(history.extended(SCHEMA, settings).names)
         assert in_order(found) == in_order(expected)
-    assert sorted(path.name for path in out.iterdir()) == ["quarantine", "rows", "test"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["latest0", "latest1", "quarantine", "rows", "test"]
+    newest = pc.max(past["when"]).as_py()
+    assert record["past"][0]["as_of"] == newest.isoformat()
+    now = windows.latest(past, settings[0], newest + timedelta(microseconds=1))
+    assert in_order(table_in(out / "latest0")) == in_order(now.drop_columns(["when"]))
     aside = table_in(out / "quarantine")
     assert aside["reason"].to_pylist() == [
         "who: expected integer, found 'x'",

@@ -46,7 +46,7 @@ def settings(redis_server, monkeypatch, tmp_path):
     )
     parts.written(rows, UPath(tmp_path / "rows" / "1.parquet"))
     store = Store(url=url, table="worker", key="job", columns=COLUMNS)
-    assert stores.write(UPath(tmp_path / "rows"), [store], "one")["stores"][0]["rows"] == 2
+    assert stores.write(UPath(tmp_path), [store], "one")["stores"][0]["rows"] == 2
     return Online(url=url, table="worker", key="job", columns=COLUMNS)
 
 

@@ -17,7 +17,7 @@ from upath import UPath
 
 from ray_pipeline.data import parts
 from ray_pipeline.errors import DataError, JobError
-from ray_pipeline.job import Store
+from ray_pipeline.job import History, Store
 
 BATCH = 10_000
 """Rows written at a time."""
@@ -77,15 +77,21 @@ def opened(settings: Store) -> Any:
     return getattr(found, name)(settings)
 
 
-def write(rows: UPath, stores: Sequence[Store], version: str) -> dict[str, Any]:
-    """Write the parquet files of the folder `rows` to each of `stores`, as `version`.
+def write(
+    cleaned: UPath, stores: Sequence[Store], version: str, history: Sequence[History] = ()
+) -> dict[str, Any]:
+    """Write `cleaned/rows`, or what `history` left beside it, to each of `stores`, as `version`.
 
     Raises:
+        JobError: a store of the history has a key that no history has.
         DataError: a store cannot be reached, lacks a column, or a key stands twice.
     """
-    parts.existing_files(rows)
-    whole = pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
-    kept = [_written(whole, settings, version) for settings in stores]
+    kept = []
+    for index, settings in enumerate(stores):
+        name = _folder(settings, history, f"stores[{index}]")
+        parts.existing_files(cleaned / name)
+        whole = pads.dataset((cleaned / name).path, filesystem=cleaned.fs, format="parquet")
+        kept.append(_written(whole, settings, version))
     return {
         "stores": kept,
         "unchanged": not any(store["written"] for store in kept),
@@ -105,6 +111,21 @@ def write(rows: UPath, stores: Sequence[Store], version: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _folder(settings: Store, history: Sequence[History], where: str) -> str:
+    """Which folder of the stage has the store's rows."""
+    if settings.rows == "clean":
+        return "rows"
+    for index, past in enumerate(history):
+        if past.key == settings.key and set(settings.columns) <= set(past.columns()):
+            return f"latest{index}"
+    raise JobError(
+        f"no history has the key `{settings.key}` and the columns of this store",
+        where=where,
+        expected="the key of one of "
+        + (", ".join(past.key for past in history) or "`data.history`"),
+    )
 
 
 def _written(whole: pads.Dataset, settings: Store, version: str) -> dict[str, Any]:

@@ -245,10 +245,10 @@ def test_a_stage_is_written_once_to_each_store(settings, tmp_path):
     pq.write_table(rows_of(["a", "b"]), rows / "1.parquet")
     pq.write_table(rows_of(["c"]), rows / "2.parquet")
     chosen = [settings("delta"), settings("redis", columns=("amount", "visits"))]
-    first = stores.write(rows, chosen, "digest")
+    first = stores.write(UPath(tmp_path), chosen, "digest")
     assert [store["rows"] for store in first["stores"]] == [3, 3]
     assert not first["unchanged"]
-    assert stores.write(rows, chosen, "digest")["unchanged"]
+    assert stores.write(UPath(tmp_path), chosen, "digest")["unchanged"]
     online = stores.opened(chosen[1])
     assert online.values(["a", "zzz"], ["visits", "note"]) == [{"visits": 0}, {}]
 
@@ -258,7 +258,7 @@ def test_a_column_that_is_not_there_is_named(settings, tmp_path):
     rows.mkdir()
     pq.write_table(rows_of(["a"]), rows / "1.parquet")
     with pytest.raises(DataError, match="no column is called `shoe`"):
-        stores.write(rows, [settings("parquet", columns=("shoe",))], "digest")
+        stores.write(UPath(tmp_path), [settings("parquet", columns=("shoe",))], "digest")
 
 
 def test_another_table_of_that_name_is_left_alone(settings):
