@@ -81,7 +81,7 @@ def test_overrides_are_typed_like_the_file(written):
         (SMALL + "tune: {space: {model.width: {choice: [1], integer: [1, 2]}}}\n", "exactly one"),
         (SMALL + "evaluate: {gates: {accuracy: {}}}\n", "give min, max or both"),
         ("name: small\n", "`data` is required"),
-        (SMALL.replace("small", "v2"), "is a path of the server's own"),
+        (SMALL.replace("small", "v2"), "is a path of our own"),
         (SMALL.replace("small", "Not A Name"), "line 1: `name`: "),
         (SMALL + "name: again\n", "line 5: `name` stands twice\n  do: the first is on line 1"),
     ],
