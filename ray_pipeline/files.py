@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from upath import UPath
 
-from ray_pipeline.errors import JobError
+from ray_pipeline.errors import JobError, PipelineError
 
 LOCAL = {"", "file", "local"}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -46,8 +48,28 @@ def only_one(root: UPath, name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def room(where: UPath) -> Iterator[None]:
+    """Raises PipelineError where the body finds no room left to write to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise PipelineError(
+            f"the disk is full: {error.filename or error.strerror}",
+            where=str(where),
+            hint="make room, then run the same again: stages that ended are kept",
+        ) from error
+
+
 def write_whole(path: UPath, content: bytes) -> None:
     """Replace a file: a reader finds the old content or the new, never a part."""
+    with room(path):
+        _replaced(path, content)
+
+
+def _replaced(path: UPath, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.protocol in LOCAL:
         beside = path.parent / f".{path.name}.{os.getpid()}"

@@ -140,7 +140,8 @@ class Run:
             extras["work"].mkdir(exist_ok=True)
         if "log_dir" in accepted:
             extras["log_dir"] = self.folder / "tensorboard"
-        record = function(*(i.path if isinstance(i, Stage) else i for i in inputs), **extras)
+        with files.room(path):
+            record = function(*(i.path if isinstance(i, Stage) else i for i in inputs), **extras)
         seconds = round(time.monotonic() - begun, 3)
         _write_json(path / MARKER, {"name": name, "seconds": seconds, "record": record})
         self.told("write", f"{self.job.name}, stage {name}", digest)

@@ -1,4 +1,7 @@
-"""Ray Data in one place: quiet, its errors as ours, and one task per part of a dataset."""
+"""Tasks and Ray Data in one place: quiet, their errors as ours.
+
+Ray Data is imported where it is used: a worker that only runs plain tasks starts sooner.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import ray.data
-from ray.data import Dataset
 from ray.exceptions import RayTaskError
 from upath import UPath
 
 from ray_pipeline.errors import DataError, PipelineError
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,7 +39,9 @@ def quiet() -> None:
 
     Ray Data still writes its log to the session's files.
     """
-    context = ray.data.DataContext.get_current()
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
@@ -46,6 +52,8 @@ def quiet() -> None:
 
 def pieced(items: Sequence[Any], work: Callable[[Any], Iterable[pa.Table]]) -> Dataset:
     """The tables that `work` yields for each item, one task per item."""
+    import ray.data
+
     quiet()
     indices = [{"item": index} for index in range(len(items))]
     return ray.data.from_items(indices, override_num_blocks=len(items)).map_batches(
@@ -98,11 +106,12 @@ def collected(dataset: Dataset) -> list[Any]:
 
 
 def executed(run: Callable[[], Result]) -> Result:
-    """`run()`, which executes a dataset; an error of ours in a task is raised as itself."""
+    """`run()`, which executes a dataset; an error of a task that is ours, or the system's, is
+    raised as itself."""
     try:
         return run()
     except RayTaskError as error:
-        if isinstance(error.cause, PipelineError):
+        if isinstance(error.cause, PipelineError | OSError):
             raise error.cause from None
         raise
 
@@ -128,16 +137,26 @@ def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """A matrix of numbers as it is: looking for repeated values would cost more than it saves."""
+    """How a table is stored: dictionaries as what they stand for, and a matrix of numbers as it
+    is, because looking for values that repeat would cost more than it saves."""
+    if any(pa.types.is_dictionary(field.type) for field in schema):
+        return {"store_schema": False}
     if not any(pa.types.is_fixed_size_list(field.type) for field in schema):
         return {}
     repeating = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
     return {"compression": "lz4", "use_dictionary": repeating, "write_statistics": False}
 
 
-def read(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
+def read(
+    path: UPath, columns: Sequence[str] | None = None, dictionaries: Sequence[str] = ()
+) -> pa.Table:
+    """A parquet file's rows; texts of `dictionaries` stay encoded, each different one once."""
     with path.open("rb") as file:
-        return pq.read_table(file, columns=None if columns is None else list(columns))
+        return pq.read_table(
+            file,
+            columns=None if columns is None else list(columns),
+            read_dictionary=list(dictionaries),
+        )
 
 
 def row_count(path: UPath) -> int:
