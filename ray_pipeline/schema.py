@@ -76,6 +76,11 @@ class Schema(BaseModel):
         raise KeyError("label")
 
     @property
+    def labelled(self) -> bool:
+        """Whether one of the columns is to be predicted."""
+        return any(column.role == "label" for column in self.columns)
+
+    @property
     def missing_texts(self) -> frozenset[str]:
         return frozenset(("", *self.missing))
 

@@ -6,11 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import Dataset
 
 from ray_pipeline.data import parsing, parts, sources
 from ray_pipeline.data.connectors import connector
@@ -21,6 +20,9 @@ from ray_pipeline.data.sources import files
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import ColumnSettings, Data, Source
 from ray_pipeline.schema import Column, Kind, Role, Schema
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 __all__ = ["READERS", "files", "fingerprint", "places", "rows", "schema"]
 
@@ -87,8 +89,10 @@ def _sides(data: Data) -> list[Source]:
     return [data.source] + ([data.test] if data.test else [])
 
 
-def schema(data: Data) -> Schema:
+def schema(data: Data, labelled: bool = True) -> Schema:
     """The columns of the job's rows, in the order of the first file, or of the table.
+
+    Where rows are not yet `labelled`, the column that the label will be in may be absent.
 
     Kinds that the job does not give are what the source says of them, or else inferred from its
     first rows.
@@ -99,7 +103,8 @@ def schema(data: Data) -> Schema:
     """
     source = data.source
     names, where = connector(source, data).names(source, data), places(data)[0]
-    named = [*data.columns, *data.clean.replace, *data.split.by, data.label]
+    named = [*data.columns, *data.clean.replace, *data.split.by]
+    named += [data.label] if labelled else []
     named += data.privacy.named if data.privacy else ()
     sources.checked_names(names, named, where)
     if clash := [name for name in names if name in RESERVED]:

@@ -1,0 +1,85 @@
+"""Rules against pandas' conditions; the user's own functions; what is refused."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from ray_pipeline.data.labels import votes
+from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.job import Function, Label, When
+from ray_pipeline.schema import Column, Schema
+
+ROWS = pa.table(
+    {
+        "text": ["Best tea", "worst. coffee", None, "the BEST coffee", "plain"],
+        "price": pa.array([1.0, 20.0, 3.0, None, 10.0]),
+        "stars": pa.array([5, 1, 4, 3, None]),
+        "fresh": pa.array([True, False, None, True, True]),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"column": "text", "contains": "best"}, [0, 3]),
+        ({"column": "text", "contains": "worst."}, [1]),  # a text, no expression
+        ({"column": "text", "matches": r"(?i)^the|tea$"}, [0, 3]),
+        ({"column": "price", "above": 3}, [1, 4]),
+        ({"column": "price", "above": 2, "below": 11}, [2, 4]),
+        ({"column": "stars", "in": [1, 4]}, [1, 2]),
+        ({"column": "fresh", "in": [True]}, [0, 3, 4]),
+        ({"column": "text", "in": ["plain"], "contains": "plain"}, [4]),
+    ],
+)
+def test_a_rule_holds_where_its_conditions_do(rule: dict[str, Any], expected: list[int]) -> None:
+    held = votes.holds(When.model_validate(rule), ROWS).to_pylist()
+    assert [row for row, holds in enumerate(held) if holds] == expected
+
+
+def module(monkeypatch: pytest.MonkeyPatch, function: Any) -> None:
+    made = types.ModuleType("own_votes")
+    made.vote = function  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_votes", made)
+
+
+def test_functions_vote_side_by_side_and_may_abstain(monkeypatch: pytest.MonkeyPatch) -> None:
+    module(monkeypatch, lambda rows: pc.if_else(pc.greater(rows["price"], 5), "bad", None))
+    rule = Function(when=When(column="text", contains="best"), vote="good")
+    found = votes.votes(ROWS, {"praise": rule, "dear": Function(call="own_votes:vote")})
+    assert found["praise"].to_pylist() == ["good", None, None, "good", None]
+    assert found["dear"].to_pylist() == [None, "bad", None, None, "bad"]
+
+
+def test_an_answer_of_another_length_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module(monkeypatch, lambda rows: pa.array(["bad"]))
+    with pytest.raises(DataError, match="for 5 rows"):
+        votes.votes(ROWS, {"own": Function(call="own_votes:vote")})
+    with pytest.raises(JobError, match="cannot be imported"):
+        votes.votes(ROWS, {"own": Function(call="own_votes:other")})
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"column": "txt", "contains": "a"}, "no column is called `txt`"),
+        ({"column": "text", "above": 1}, "`text` is no number"),
+        ({"column": "price", "matches": "1"}, "`price` is a number"),
+    ],
+)
+def test_rules_are_checked_against_the_columns(rule: dict[str, Any], said: str) -> None:
+    columns = (Column(name="text", kind="category"), Column(name="price", kind="number"))
+    function = Function(when=When.model_validate(rule), vote="good")
+    with pytest.raises(JobError, match=said):
+        votes.check(Label(functions={"one": function}), Schema(columns=columns))
+
+
+def test_an_expression_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no regular expression"):
+        When(column="text", matches="(")
