@@ -213,7 +213,7 @@ def _hint(details: list[ErrorDetails]) -> str:
 
 
 def _resolved(job: Job, folder: Path) -> Job:
-    data = {"source": _placed(job.data.source, folder)}
+    data: dict[str, Any] = {"source": _placed(job.data.source, folder)}
     if job.data.test:
         data["test"] = _placed(job.data.test, folder)
     data["history"] = tuple(

@@ -147,8 +147,8 @@ def _columns(record: Record) -> list[dict[str, Any]]:
 
 def _range(column: Mapping[str, Any]) -> list[Any] | None:
     """The smallest value, the mean and the largest; of dates, which are seconds, as texts."""
-    found = [column.get(key) for key in ("min", "mean", "max")]
-    if None in found:
+    found = [column[key] for key in ("min", "mean", "max") if column.get(key) is not None]
+    if len(found) < 3:
         return None
     if column.get("kind") != "date":
         return found

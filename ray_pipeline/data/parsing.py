@@ -179,7 +179,8 @@ def _misfits(texts: Column, fits: Column) -> Column:
 def inferred(values: Column) -> Kind:
     """The narrowest kind that all of `values` fit; a code such as `01234` is a category.
 
-    Numbers, booleans and times are what their type says. Without a single value, a column is a category.
+    Numbers, booleans and times are what their type says. Without a single value, a column is a
+    category.
     """
     if pa.types.is_boolean(values.type):
         return "boolean"

@@ -141,7 +141,7 @@ def files(data: Data) -> list[UPath]:
 def format_of(path: UPath, data: Data) -> Format:
     """The format the job gives, else what the file's extension or the folder says, else CSV."""
     if data.format != "auto":
-        return data.format
+        return cast(Format, data.format)  # documents and media have a connector of their own
     if path.name.endswith(".metadata.json"):
         return "iceberg"
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in COMPRESSED]

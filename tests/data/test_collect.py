@@ -187,8 +187,8 @@ def test_errors_of_a_later_file_reach_the_driver(tmp_path, second):
     file_of(tmp_path, "a,label\n1,x\n", "1.csv")
     schema = collect.schema(data_of(tmp_path))
     file_of(tmp_path, second, "2.csv")
+    data = data_of(tmp_path)
     with pytest.raises(DataError, match=r"no column is called `label`|not UTF-8") as raised:
-        data = data_of(tmp_path)
         parts.executed(collect.rows(data.source, data, schema).take_all)
     assert type(raised.value) is DataError
     assert raised.value.where.endswith("2.csv")
