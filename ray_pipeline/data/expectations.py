@@ -172,7 +172,8 @@ def judged(
     Raises:
         DataError: an expectation failed that is to be refused.
     """
-    warnings, refused = [], []
+    warnings: list[str] = []
+    refused: list[str] = []
     found = record.get("expectations", ())
     for told, expectation in zip(found, expected, strict=True):
         if sentence := _failure(told, expectation, now or datetime.now(UTC)):

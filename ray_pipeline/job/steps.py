@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ray_pipeline.job.base import Settings
 from ray_pipeline.schema import Kind
@@ -146,13 +146,12 @@ class Missing(Settings):
     )
     fitted: LinearFill | None = Field(None, description="Written by a run.")
 
-    @model_validator(mode="before")
+    @field_validator("how", mode="before")
     @classmethod
-    def _no_constants(cls, given: Any) -> Any:
-        how = given.get("with") if isinstance(given, dict) else None
+    def _no_constants(cls, how: Any) -> Any:
         if how in {"constant", "mean", "median", "mode"}:
             raise ValueError(f"`{how}` is set per column under `data.features.missing`")
-        return given
+        return how
 
     @model_validator(mode="after")
     def _enough_columns(self) -> Self:

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.data import Dataset
 
 from ray_pipeline.data import duplicates, parts
 from ray_pipeline.data.duplicates import Repeated, row_ids
@@ -34,6 +33,9 @@ from ray_pipeline.data.steps.report import described
 from ray_pipeline.job import Clean
 from ray_pipeline.job.steps import NearDuplicates, Step
 from ray_pipeline.schema import Schema
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 Blocks = list[Any]
 """References to tables."""
@@ -72,6 +74,8 @@ def applied(
     work.flush()
     as_applied = clean.model_copy(update={"steps": tuple(work.fitted_steps)})
     record = described(clean, work.changes) | {"fitted": dumped(as_applied)}
+    import ray.data
+
     return ray.data.from_arrow_refs(work.blocks), record
 
 
@@ -90,7 +94,7 @@ class _Work:
         """Apply what waits, a task a block; only counts come to the driver."""
         if not self.waiting:
             return
-        task = ray.remote(_applied).options(num_returns=2)
+        task: Any = ray.remote(_applied).options(num_returns=2)
         pairs = [task.remote(block, self.waiting) for block in self.blocks]
         self.blocks = [pair[0] for pair in pairs]
         for changes in _got([pair[1] for pair in pairs]):

@@ -84,7 +84,7 @@ def filled(values: NDArray[np.float64], fill: LinearFill) -> NDArray[np.float64]
     others = [[o for o in range(values.shape[1]) if o != c] for c in range(values.shape[1])]
     for column, weights, constant in fill.rounds:
         rows = absent[:, column]
-        guess = whole[np.ix_(rows, others[column])] @ np.array(weights) + constant
+        guess = whole[rows][:, others[column]] @ np.array(weights) + constant
         whole[rows, column] = guess.clip(fill.low[column], fill.high[column])
     return whole
 

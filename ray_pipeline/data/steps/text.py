@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -82,7 +82,7 @@ def _replaced(texts: Any, pattern: str, by: str) -> Any:
     return pc.replace_substring_regex(texts, pattern, by)
 
 
-def _normal(texts: Any, form: str) -> Any:
+def _normal(texts: Any, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> Any:
     """By Python: Arrow's own (as of 25.0) takes characters apart and never together again."""
     return _each(texts, pc.invert(pc.string_is_ascii(texts)), partial(unicodedata.normalize, form))
 
