@@ -76,11 +76,7 @@ def path(run: Run) -> Iterator[Stage]:
     """Each stage of the run's job, as it is passed."""
     job, record = run.job, run.record
     data = tombstones.settled(job.data, run.root)
-    schema = clean_schema = collect.schema(data, labelled=job.label is None)
-    if job.label is not None:
-        clean_schema = labels.unlabelled(schema, data.label)
-        schema = labels.labelled(schema, data.label)
-        labels.check(job.label, clean_schema)
+    clean_schema, schema = _schemas(job, data)
     evaluate.check(job.evaluate, schema)
     features.check(data.features, history.extended(schema, data.history))
     balance.check(data.balance, schema)
@@ -91,12 +87,7 @@ def path(run: Run) -> Iterator[Stage]:
     cleaned = yield from _cleaned(run, data, clean_schema)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
     cleaning = serving.served(data.clean, cleaned.record.get("fitted"), schema)
-    if job.label is not None:
-        code, preparing = labels.code_digest(job.label), data.without("split", "balance")
-        cleaned = run.stage(
-            "label", labels.write, cleaned, job.label, preparing, schema, depends=code
-        )
-        yield cleaned
+    cleaned = yield from _labelled(run, cleaned, data, schema)
     if data.history:
         past, joining = history.fingerprint(data), data.without("split", "features", "balance")
         cleaned = run.stage("history", history.write, cleaned, joining, schema, depends=past)
@@ -159,6 +150,29 @@ def path(run: Run) -> Iterator[Stage]:
 
     yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+
+
+def _schemas(job: Job, data: Data) -> tuple[Schema, Schema]:
+    """The columns of clean rows, and those once functions have given them labels."""
+    found = collect.schema(data, labelled=job.label is None)
+    if job.label is None:
+        return found, found
+    clean_schema = labels.unlabelled(found, data.label)
+    labels.check(job.label, clean_schema)
+    return clean_schema, labels.labelled(found, data.label)
+
+
+def _labelled(
+    run: Run, cleaned: Stage, data: Data, schema: Schema
+) -> Generator[Stage, None, Stage]:
+    """The clean rows with labels, where the job says how they get them; else as they are."""
+    settings = run.job.label
+    if settings is None:
+        return cleaned
+    code, rows = labels.code_digest(settings), data.without("history", "split", "balance")
+    made = run.stage("label", labels.write, cleaned, settings, rows, schema, depends=code)
+    yield made
+    return made
 
 
 def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Stage]:

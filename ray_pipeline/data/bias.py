@@ -119,7 +119,7 @@ def _shown_classes(counts: Frame, positive: str | None) -> list[str]:
     """The classes whose rates are shown: the positive one of two, else the most frequent."""
     ranked = counts.sum().sort_values(ascending=False, kind="stable").index.tolist()
     if len(ranked) == 2:
-        return [positive if positive in ranked else ranked[1]]
+        return [positive] if positive is not None and positive in ranked else ranked[1:]
     return ranked[:CLASSES_SHOWN]
 
 
@@ -136,7 +136,7 @@ def _class_table(found: Frame) -> dict[str, Any]:
 
 def _table(name: str, lines: Frame, test: dict[str, float]) -> dict[str, Any]:
     named = lines[lines["rows"] >= PERSONAL]
-    rates = [column for column in lines if str(column).startswith(("rate", "mean"))]
+    rates = [str(column) for column in lines if str(column).startswith(("rate", "mean"))]
     interval = ["95 % interval"] if "low" in lines else []
     rows = []
     for group, line in named.head(SHOWN).iterrows():
