@@ -109,7 +109,7 @@ def storage_of(bundle: str | UPath) -> str:
     return str(path.parent.parent.parent) if inside else str(files.state_folder())
 
 
-def _folder(storage: str | UPath) -> UPath:
+def _folder(storage: str | UPath | Path) -> UPath:
     return UPath(storage) / "audit"
 
 
@@ -153,7 +153,7 @@ def _hash(entry: Entry) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _broken(what: str, storage: str | UPath) -> DataError:
+def _broken(what: str, storage: str | UPath | Path) -> DataError:
     return DataError(
         what,
         where=str(_folder(storage)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
@@ -30,7 +30,8 @@ _NAMES = re.compile(
 )
 _ADDRESSES = re.compile(r"(^|_)(address|street|strasse|straße|addr)(_?(1|2|line.*))?$")
 _LIKE_A_PHONE = re.compile(
-    r"^[+(]|^0\d{2,4}[ /-]\d{5,}|^(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}$|\d{4}-\d\d-\d\d$).*\d[ ./-]\d+[ ./-]\d"
+    r"^[+(]|^0\d{2,4}[ /-]\d{5,}"
+    r"|^(?!\d{1,2}[./-]\d{1,2}[./-]\d{2,4}$|\d{4}-\d\d-\d\d$).*\d[ ./-]\d+[ ./-]\d"
 )
 """Without a word beside it: a number of the right length alone may be an order's or a date."""
 _LIKE_A_NAME = re.compile(r"^[^\W\d_][^\d@<>/_,;]*$")
@@ -74,7 +75,7 @@ def spans(
     people = _people(texts) if "PERSON" in wanted else [[] for _ in texts]
     return [
         _without_overlaps(
-            [span for span in (*_by_pattern(text, column), *named) if span.entity in wanted]
+            [*_by_pattern(text, column, wanted), *named]
             + [span for span in _by_column(text, column) if span.entity in wanted]
         )
         for text, named in zip(texts, people, strict=True)
@@ -104,11 +105,11 @@ def _without_overlaps(found: list[Span]) -> list[Span]:
     return sorted(kept, key=lambda span: span.start)
 
 
-def _by_pattern(text: str, column: str) -> Iterator[Span]:
+def _by_pattern(text: str, column: str, wanted: Collection[str]) -> Iterator[Span]:
     # Each of these holds a digit or an @, or else a title; most texts hold none and cost nothing.
     has_digit = any(character.isdigit() for character in text)
     for entity, recogniser, needs_digit in _recognisers():
-        if needs_digit and not has_digit:
+        if entity not in wanted or (needs_digit and not has_digit):
             continue
         for found in recogniser.analyze(text, recogniser.supported_entities, None) or ():
             near = f"{column} {text[max(0, found.start - _BEFORE) : found.end + _AFTER]}".lower()

@@ -8,14 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from ray_pipeline import audit, pipeline
+from ray_pipeline import audit, bundle, pipeline
 from ray_pipeline.data.privacy import forget, keys, stored
-from ray_pipeline.deploy import export
+from ray_pipeline.deploy import batch, export
+from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import GateRefused, JobError
 from ray_pipeline.job import Job
 
@@ -170,6 +172,27 @@ def test_the_audit_log_tells_of_reading_and_of_each_stage(original):
     assert [e["what"] for e in entries if e["action"] == "read"] == [[str(folder / "people.csv")]]
 
 
+def test_requests_and_files_are_treated_as_the_rows_were(folder, ray_cluster):
+    (path,) = folder.glob("storage/shop/bundles/*")
+    predictor = Predictor(bundle.opened(path))
+    assert predictor.manifest.privacy == {"age": {"generalise": 10}}
+
+    def answer(age: float) -> Any:
+        cities = np.array(["Bern"], object)
+        columns = {"age": np.array([age]), "city": cities, "spend": np.array([40.0])}
+        return predictor.predict(columns).tolist()
+
+    assert answer(37) == answer(30) != answer(60)
+    output = folder / "predicted.parquet"
+    counts = batch.predicted(str(path), str(folder / "people.csv"), str(output))
+    assert counts["rows_in"] == PEOPLE + 1
+    row = pq.read_table(output, filters=[("customer_id", "=", "CUST-00017")]).to_pylist()[0]
+    asked = {"age": np.array([float(row["age"])]), "spend": np.array([float(row["spend"])])}
+    asked["city"] = np.array([row["city"]], object)
+    assert row["probability"] == pytest.approx(predictor.predict(asked).max(), abs=1e-6)
+    assert forget.forgotten(job_in(folder), GONE)["predictions"] == [str(output)]
+
+
 def test_a_person_is_forgotten_everywhere_and_a_search_proves_it(folder):
     job = job_in(folder)
     assert any(GONE in text for text in stored_texts(folder / "storage").values())
@@ -182,8 +205,8 @@ def test_a_person_is_forgotten_everywhere_and_a_search_proves_it(folder):
     assert result["stores"][0]["removed"] == 1
     assert any(name.startswith("features-") for name in result["dropped"])
     assert result["source"] == [str(folder / "people.csv")]
-    (bundle,) = result["bundles"]
-    assert Path(bundle["bundle"], "manifest.json").exists()
+    (trained,) = result["bundles"]
+    assert Path(trained["bundle"], "manifest.json").exists()
     texts = stored_texts(folder / "storage") | stored_texts(folder / "table")
     hashed = keys.keys()[0].hashed(GONE)
     assert not [path for path, text in texts.items() if GONE in text]
