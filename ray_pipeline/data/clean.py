@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.data import Dataset
 from upath import UPath
 
 from ray_pipeline.data import (
@@ -33,6 +32,9 @@ from ray_pipeline.errors import DataError
 from ray_pipeline.files import clear
 from ray_pipeline.job import Data, Expectation, Source
 from ray_pipeline.schema import Column, Schema
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 QUARANTINE = pa.schema(
     [("source", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
@@ -239,13 +241,9 @@ def _written(
     name = f"{ids.min():016x}.parquet"
     sides = _by_side(good, schema)
     aside = _aside(table.filter(pc.invert(usable)))
-    for folder, part, types in (
-        ("rows", sides[False], schema.arrow()),
-        ("test", sides[True], schema.arrow()),
-        ("quarantine", aside, QUARANTINE),
-    ):
+    for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", aside)):
         if len(part):
-            parts.written(part.cast(types), out / folder / name)
+            parts.written(part, out / folder / name)
     return Part(
         len(sides[False]),
         len(sides[True]),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import parts
-from ray_pipeline.data.hashing import lanes
+from ray_pipeline.data.hashing import digests
 from ray_pipeline.data.privacy.treatment import IDENTITY
 from ray_pipeline.data.shares import Share
 from ray_pipeline.schema import Schema
@@ -153,7 +153,7 @@ def _joined(found: list[Repeated]) -> Repeated:
 def hashed(table: pa.Table, schema: Schema, files: list[str]) -> pa.Table:
     """The id of each usable row, its 128 bits, and whether it is a row of the test file."""
     names = [*schema.names, *(name for name in (IDENTITY,) if name in table.column_names)]
-    high, low = lanes(table, names, seeds=(0, 1))
+    high, low = digests(table, names)
     hashes = pa.table(
         {"id": row_ids(table, files), "high": high, "low": low, "test": table["_test"]}
     )

@@ -35,6 +35,9 @@ STATISTICS = "statistics.json"
 SLICE = 2**25
 """Numbers that are made at a time: what a task holds of a wide text, whatever its file."""
 
+STRETCH = 1 << 14
+"""Rows that are scaled at a time: all steps happen in the processor's cache."""
+
 Singles = NDArray[np.float32]
 Fold = NDArray[np.int64] | None
 Block = Callable[[pa.Table, Fold], Singles]
@@ -128,7 +131,10 @@ def _prepared(
 ) -> int:
     """Write one file's rows as a model reads them, those of training weighed; their number."""
     side, path = item
-    rows = parts.read(path)
+    # Weights and folds look at the values of each row.
+    plain = weights is not None or bool(fitted.folds)
+    codes = [column.name for column in fitted.statistics.encoded("index")]
+    rows = parts.read(path, dictionaries=[] if plain else codes)
     training = side == "train"
     transform = compiled_arrow(fitted.statistics, fitted.folds if training else None)
 
@@ -209,6 +215,10 @@ def _scaled(statistics: Statistics) -> Callable[[pa.Table, Singles], None]:
     scale = [number.scaling(column) for column in statistics.scaled]
 
     def fill(rows: pa.Table, out: Singles) -> None:
+        for start in range(0, len(rows), STRETCH):
+            stretch(rows.slice(start, STRETCH), out[start : start + STRETCH])
+
+    def stretch(rows: pa.Table, out: Singles) -> None:
         flag = len(scale)
         for index, column in enumerate(statistics.scaled):
             values = as_doubles(rows[column.name])

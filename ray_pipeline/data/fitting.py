@@ -14,7 +14,7 @@ from upath import UPath
 from ray_pipeline.data import parts, summary
 from ray_pipeline.data.encoders import category, number, target, text
 from ray_pipeline.data.encoders.target import Encodings
-from ray_pipeline.data.hashing import row_hashes, shares
+from ray_pipeline.data.hashing import row_sums, shares
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
@@ -30,7 +30,6 @@ from ray_pipeline.schema import TEXTS, Column, Schema
 
 SAMPLE = 200_000
 """Quantiles are exact up to this many training rows; beyond, those of about as many sampled."""
-_SEED = 2
 
 
 class Part(NamedTuple):
@@ -99,12 +98,19 @@ def _of_kind(schema: Schema, *kinds: str) -> list[Column]:
     return [column for column in schema.features if column.kind in kinds]
 
 
+def indexed(schema: Schema, features: Features) -> list[str]:
+    """The categories that become indices: of them, only each different value matters."""
+    categories = _of_kind(schema, "category")
+    return [c.name for c in categories if features.of(c.name).encode == "index"]
+
+
 def _numeric(schema: Schema) -> list[Column]:
     return _of_kind(schema, "integer", "number", "boolean", "date")
 
 
 def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part:
-    table = parts.read(path, [column.name for column in (*schema.features, schema.label)])
+    names = [column.name for column in (*schema.features, schema.label)]
+    table = parts.read(path, names, dictionaries=indexed(schema, features))
     numeric = _numeric(schema)
     numbers = {column.name: summary.as_doubles(table[column.name]) for column in numeric}
     summaries: dict[str, Summary] = {name: Moments.of(values) for name, values in numbers.items()}
@@ -159,8 +165,8 @@ def _merged(found: list[Part]) -> Part:
 def _sampled(table: pa.Table, schema: Schema, share: float) -> NDArray[np.bool_]:
     if share == 1:
         return np.ones(len(table), bool)
-    names = [column.name for column in schema.features]
-    return shares(row_hashes(table, names, seed=_SEED)) < share
+    names = [column.name for column in _numeric(schema)]
+    return shares(row_sums(table, names)) < share
 
 
 def _numbers(

@@ -80,10 +80,20 @@ def test_spread_and_seeds():
     assert places.max() < 1
 
 
-def test_dictionaries_hash_as_their_texts_and_lanes_as_one_at_a_time():
+def test_dictionaries_hash_as_their_texts_and_digests_as_their_rows():
     table = pa.table({"a": ["x", None, "y", "x"], "b": [1.5, 2.0, None, 1.5]})
     encoded = table.set_column(0, "a", table["a"].dictionary_encode())
-    both = hashing.lanes(encoded, ["a", "b"], (0, 1))
-    for lane, seed in zip(both, (0, 1), strict=True):
-        assert lane.tolist() == hashing.row_hashes(table, ["a", "b"], seed).tolist()
-    assert both[0][0] == both[0][3] != both[1][0]
+    high, low = hashing.digests(encoded, ["a", "b"])
+    assert high.tolist() == row_hashes(table, ["a", "b"]).tolist()
+    assert low.tolist() == hashing.digests(table, ["a", "b"])[1].tolist()
+    assert low[0] == low[3]
+    assert len({*low, *high}) == 6
+
+
+def test_both_halves_of_a_digest_tell_a_million_rows_apart():
+    numbers = np.arange(1 << 20)
+    table = pa.table({"a": numbers % 1024, "b": numbers // 1024})
+    for half in hashing.digests(table, ["a", "b"]):
+        assert len(np.unique(half)) == len(numbers)
+        assert abs((half >> np.uint64(63)).mean() - 0.5) < 0.01
+        assert abs((half & np.uint64(1)).mean() - 0.5) < 0.01
