@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ray_pipeline.job.base import Settings
 
@@ -53,14 +53,22 @@ class Treatment(Settings):
         return self
 
 
-def _named(value: Any) -> Any:
-    return {value: True} if value in ("drop", "mask", "hash") else value
+def _treatment(name: str) -> Treatment:
+    return Treatment.model_validate({name: True})
 
 
-TreatmentEntry = Annotated[
-    Treatment,
-    BeforeValidator(_named, json_schema_input_type=Literal["drop", "mask", "hash"] | Treatment),
-]
+def _form(value: Any) -> str:
+    return "text" if isinstance(value, str) else "mapping"
+
+
+if TYPE_CHECKING:
+    TreatmentEntry = Treatment
+else:  # a validator before the union would have YAML's lists refused as tuples
+    TreatmentEntry = Annotated[
+        Annotated[Literal["drop", "mask", "hash"], AfterValidator(_treatment), Tag("text")]
+        | Annotated[Treatment, Tag("mapping")],
+        Discriminator(_form),
+    ]
 
 
 class Privacy(Settings):
