@@ -47,6 +47,10 @@ class Manifest:
     classes: tuple[str, ...] | None
     """In the order of the model's outputs; None for a regression."""
     model_file: str = "model.onnx"
+    privacy: dict[str, Any] = field(default_factory=dict)
+    """What `data.privacy` does to the values of a request, before anything else does."""
+    cleaning: dict[str, Any] = field(default_factory=dict)
+    """The job's `data.clean` as far as it changes values of a request; empty if it does not."""
     model: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)

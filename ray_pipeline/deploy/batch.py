@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from ray.data import Dataset
 from upath import UPath
 
-from ray_pipeline import bundle
+from ray_pipeline import audit, bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import clean, collect, parts, sources
+from ray_pipeline.data.clean import Replace
+from ray_pipeline.data.privacy import treatment
+from ray_pipeline.data.steps import reading as step_reading
+from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import runtime, sinks
 from ray_pipeline.errors import DataError
-from ray_pipeline.job import Data
-from ray_pipeline.schema import Column, Schema
+from ray_pipeline.job import Clean, Data
+from ray_pipeline.schema import TEXTS, Column, Schema
 
 ADDED = ("prediction", "probability", "probabilities")
 _ASIDE = "_quarantined "
@@ -61,12 +65,22 @@ def predicted(path: str, source: str, output: str) -> dict[str, Any]:
             manifest=opened.manifest,
             schema=schema,
             types=types,
+            treated=treatment.of_requests(opened.manifest.schema, opened.manifest.privacy),
         ),
         **parts.ARROW,
     )
     rows.context.execution_options.preserve_order = True
     quarantine = target.with_name(f"{target.name}.quarantine.parquet")
     good, bad = parts.executed(lambda: _written(rows, target, quarantine))
+    audit.write(
+        audit.storage_of(path),
+        "predict",
+        what=f"{data.source}",
+        output=str(target.absolute()) if "://" not in output else output,
+        bundle=opened.manifest.version,
+        digest=opened.manifest.digest,
+        rows=good,
+    )
     return {
         "rows_in": good + bad,
         "rows_out": good,
@@ -153,16 +167,25 @@ def _predicted(
     manifest: Manifest,
     schema: Schema,
     types: Mapping[str, pa.DataType],
+    treated: Callable[[runtime.Columns], runtime.Columns] | None,
 ) -> pa.Table:
     """Typed rows with their predictions and, after them, the quarantined ones.
 
     Both in one table, because a task has one output; `_parted` takes them apart.
     """
-    typed, quarantined = clean.typed(table, schema)
+    # What a request says in a bare number, a file does: see `reading.read`.
+    cleaning = Clean.model_validate(manifest.cleaning)
+    if step_reading.steps(cleaning):
+        table = step_reading.read(table, cleaning, bare=True)
+    typed, quarantined = clean.typed(table, schema, _of_numbers(cleaning.replace, schema))
     for name, kind in types.items():
         index = typed.column_names.index(name)
         typed = typed.set_column(index, name, typed[name].cast(kind))
     columns = runtime.columns_from_table(typed, manifest.schema)
+    if treated is not None:
+        columns = treated(columns)
+    if tidied := serving.tidying(manifest.cleaning, manifest.schema):
+        columns = tidied(columns)
     predict = _loaded(manifest.digest, model)
     chunks = [
         predict({name: values[start : start + CHUNK] for name, values in columns.items()})
@@ -172,6 +195,12 @@ def _predicted(
         typed = typed.append_column(name, values)
     aside = quarantined.rename_columns([_ASIDE + name for name in quarantined.column_names])
     return pa.concat_tables([typed, aside], promote_options="default")
+
+
+def _of_numbers(replace: Replace, schema: Schema) -> Replace:
+    """The spellings that are no texts; those of texts are `serving`'s, so that the output keeps
+    what the input says."""
+    return {name: found for name, found in replace.items() if schema[name].kind not in TEXTS}
 
 
 def _parted(table: pa.Table) -> tuple[pa.Table, pa.Table]:

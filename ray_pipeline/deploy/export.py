@@ -54,6 +54,8 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     name: str,
     settings: Compress,
     lineage: dict[str, str],
+    cleaning: dict[str, Any] | None = None,
+    privacy: dict[str, Any] | None = None,
     *,
     out: UPath,
 ) -> dict[str, Any]:
@@ -85,6 +87,8 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         task=statistics.task,
         schema=schema,
         classes=statistics.label.classes,
+        cleaning=cleaning or {},
+        privacy=privacy or {},
         model=json.loads((trained / "model.json").read_text()),
         metrics=json.loads((judged / "metrics.json").read_text()),
         parity={**parity[taken], "form": taken, "forms": parity},

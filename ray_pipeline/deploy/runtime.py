@@ -14,6 +14,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.data import dates, parsing
+from ray_pipeline.data.privacy import treatment
+from ray_pipeline.data.steps import serving
 from ray_pipeline.errors import BundleError, DataError
 from ray_pipeline.schema import TEXTS, Column, Schema
 
@@ -58,6 +60,8 @@ class Predictor:
             ) from error
         _check_inputs(self._session, bundle)
         self._outputs = [self._session.get_outputs()[0].name]
+        self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
+        self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
 
     def predict(self, columns: Columns) -> NDArray[np.float32]:
         """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
@@ -65,6 +69,10 @@ class Predictor:
         `columns` holds an array [N] for every feature column, and nothing else: float64 with NaN
         for no value (of a date, its seconds since 1970), or object (str) with "" for no value.
         """
+        if self._treated is not None:
+            columns = self._treated(columns)
+        if self._tidied is not None:
+            columns = self._tidied(columns)
         output: NDArray[np.float32] = self._session.run(self._outputs, columns)[0]
         return output
 
