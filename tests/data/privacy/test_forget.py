@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from ray_pipeline import audit, bundle, pipeline
+from ray_pipeline import audit, bundle, cli, pipeline
 from ray_pipeline.data.privacy import forget, keys, stored
 from ray_pipeline.deploy import batch, export
 from ray_pipeline.deploy.runtime import Predictor
@@ -221,7 +221,7 @@ def test_a_person_is_forgotten_everywhere_and_a_search_proves_it(folder):
 
 def test_a_later_run_does_not_bring_the_person_back(folder, ray_cluster):
     forget.forgotten(job_in(folder), GONE)
-    record = pipeline.run(job_in(folder), Quiet(), until="clean")
+    record = pipeline.run(job_in(folder, find="off"), Quiet(), until="clean")
     clean = stage_of(record, "clean")
     assert clean["quarantine"]["erased: this person asked to be forgotten"] == 1
     assert clean["rows_in"] == PEOPLE + 1 == clean["rows_out"] + clean["rows_quarantined"]
@@ -243,6 +243,22 @@ def test_a_killed_erasure_goes_on_and_still_knows_the_bundles(folder, monkeypatc
     assert again["rows"] == 0
     assert len(first["bundles"]) == 1
     assert again["bundles"] == first["bundles"]
+
+
+def test_the_commands_say_what_was_done(folder, capsys):
+    job = job_in(folder).model_dump(mode="json", exclude_unset=True)
+    (folder / "shop.yaml").write_text(json.dumps(job))
+    assert cli.main(["forget", str(folder / "shop.yaml"), "--subject", GONE]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing of this person is left" in printed
+    assert "trained on this person, retrain it: " in printed
+    assert GONE not in printed
+    assert cli.main(["audit", "--storage", str(folder / "storage"), "--verify"]) == 0
+    assert "unbroken; head " in capsys.readouterr().out
+    log = folder / "storage/audit/log.jsonl"
+    log.write_text(log.read_text().replace("shop, stage clean", "shop, stage other"))
+    assert cli.main(["audit", "--storage", str(folder / "storage"), "--verify"]) == 2
+    assert "was altered" in capsys.readouterr().err
 
 
 def test_after_a_rotation_a_hashed_person_is_still_found(folder, monkeypatch):
