@@ -20,6 +20,7 @@ from ray_pipeline.deploy.pyfunc import BundleModel
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Clean, Serve
+from ray_pipeline.schema import Column, Schema
 
 CLEAN = Clean(
     replace={"job": {"RN": "nurse"}, "age": {"old": "80"}},
@@ -84,6 +85,26 @@ def test_a_unit_that_is_none_is_told(tidying):
         protocol(tidying).rows(json.dumps({"rows": [TIDY | {"hours a week": "3 kg"}]}).encode())
     assert raised.value.status == 422
     assert raised.value.where == "rows[0].hours a week"
+
+
+def test_a_date_of_the_jobs_own_format():
+    schema = Schema(
+        columns=(
+            Column(name="when", kind="date"),
+            Column(name="y", kind="category", role="label"),
+        )
+    )
+    clean = Clean(steps=[{"dates": {"column": "when", "formats": ["%d.%m.%Y"]}}])
+    readers = serving.readers(serving.served(clean, steps.dumped(clean), schema), schema)
+    read = Protocol(schema, 10, readers)
+
+    def seconds(text):
+        return read.columns(read.rows(json.dumps({"rows": [{"when": text}]}).encode()))["when"][0]
+
+    assert seconds("17.02.2013") == seconds("2013-02-17") == 1361059200
+    assert np.isnan(seconds(""))
+    with pytest.raises(RequestError, match=r'found "31\.02'):
+        seconds("31.02.2013")
 
 
 def test_without_steps_nothing_is_added(classifier):

@@ -59,7 +59,7 @@ def _for_requests(step: Step, features: set[str]) -> Step | None:
 
 def readers(cleaning: Mapping[str, Any], schema: Schema) -> dict[str, ReadValue]:
     """By column, a function from the text that a request has where a number or a date belongs to
-    that value, or to the text itself if it cannot be read."""
+    that number, or to the date in ISO 8601; to the text itself if it cannot be read."""
     clean = Clean.model_validate(cleaning)
     found: dict[str, list[reading.Reader]] = {}
     for _, step in reading.steps(clean):
@@ -87,7 +87,7 @@ def _value_reader(
         found, misfits = parsing.parsed(pa.chunked_array([[spelled]], pa.string()), column.kind)
         if misfits is not None and misfits[0].as_py():
             return text
-        return found[0].as_py()
+        return spelled if column.kind == "date" else found[0].as_py()
 
     return read
 
