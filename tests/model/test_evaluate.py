@@ -215,7 +215,7 @@ def test_no_rows_at_all_is_a_data_error(project: Project, tmp_path: Path) -> Non
 
 def statistics_of(*classes: str, counts: tuple[int, ...]) -> Statistics:
     label = LabelStatistics(name="label", classes=classes, counts=counts)
-    return Statistics(method="standard", rows=10, numbers=(), categories=(), label=label)
+    return Statistics(rows=10, numbers=(), categories=(), label=label)
 
 
 def test_the_positive_class_is_the_named_or_the_rarer_of_two() -> None:
