@@ -23,7 +23,7 @@ from ray_pipeline.job.steps import NearDuplicates
 
 PERMUTATIONS = 128
 _SEED = 1
-_MISSES = (0.1, 0.9)  # what a false proposal and an overlooked pair weigh: the first costs little
+FOUND = 0.99
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,13 @@ def banded(rows: pa.Table, settings: NearDuplicates, files: list[str]) -> Bands:
 
 
 def banding(threshold: float) -> tuple[int, int]:
-    """How many bands of how many hashes find pairs of at least this similarity."""
-    datasketch = needed("datasketch", "the step `near_duplicates`")
-    index = datasketch.MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=_MISSES)
-    return int(index.b), int(index.r)
+    """How many bands of how many hashes: the widest, which propose least in vain, that still find
+    a pair at the threshold itself with the chance FOUND (Leskovec, Rajaraman and Ullman, 3.4)."""
+    for width in range(PERMUTATIONS, 1, -1):
+        count = PERMUTATIONS // width
+        if 1 - (1 - threshold**width) ** count >= FOUND:
+            return count, width
+    return PERMUTATIONS, 1
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -77,6 +77,14 @@ def test_pairs_that_are_alike_are_proposed(reviews, alike):
     assert len(proposed) < 0.05 * len(reviews) ** 2 / 2
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.9])
+def test_the_banding_finds_99_of_100_pairs_at_the_threshold(threshold):
+    count, width = near.banding(threshold)
+    assert 1 - (1 - threshold**width) ** count >= 0.99
+    assert count * width <= near.PERMUTATIONS
+    assert threshold < 0.8 or 1 - (1 - (threshold / 2) ** width) ** count < 0.1
+
+
 def test_what_goes_is_alike_to_an_earlier_one_that_stays(reviews, alike):
     found, _ = repeated(rows_of(reviews, start=0))
     gone = dict(zip(found.ids.tolist(), found.firsts.tolist(), strict=True))
