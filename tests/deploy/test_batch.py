@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from conftest import FEATURES, raw_rows
+from small_bundles import FEATURES, raw_rows
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle

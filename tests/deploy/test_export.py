@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from conftest import Exported, out, raw_rows, stages, write_network
+from small_bundles import Exported, out, raw_rows, stages, write_network
 from torch import nn
 from upath import UPath
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pyarrow as pa
 import pytest
-from conftest import raw_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
+from small_bundles import raw_rows
 from upath import UPath
 
 from ray_pipeline import bundle
