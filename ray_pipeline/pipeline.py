@@ -67,8 +67,8 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
         with runs.opened(job, watcher, at_end=told) as current:
             current.record["report"] = str(current.folder / "report.html")
             for stage in path(current):
-                if stage.name == until:
-                    break
+                if until and STAGES.index(stage.name) >= STAGES.index(until):
+                    break  # a job without that stage stops after the next
     return current.record
 
 
