@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
 from ray_pipeline.data import parts
@@ -44,13 +46,17 @@ COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 PIECE_BYTES = 64 << 20
 """Larger text files, and the data files of tables, are read in pieces of this size."""
 
+GROUPED_ROWS = 1 << 19
+"""Rows that a task reads at least of a Parquet file that several share."""
+
 
 @dataclass(frozen=True)
 class Piece:
     """Part of a file or table: what begins in [start, end), or all of it without an `end`.
 
-    A text file is counted in bytes, a table in data files. `lines` is the number of lines, or
-    rows, before `start`; `part` the sheet of an Excel file, or the version of a table.
+    A text file is counted in bytes, a Parquet file in row groups, a table in data files. `lines`
+    is the number of lines, or rows, before `start`; `part` the sheet of an Excel file, or the
+    version of a table.
     """
 
     path: UPath
@@ -155,7 +161,8 @@ def opened(path: UPath) -> IO[bytes]:
 
 
 def pieces(paths: list[UPath], data: Data, size: int = PIECE_BYTES) -> list[Piece]:
-    """What one task each reads: whole files, and large uncompressed text files by ranges of bytes.
+    """What one task each reads: whole files, and large ones in ranges, of bytes if they are
+    uncompressed text, of row groups if they are Parquet.
 
     Lines are counted first, so that a row keeps its number. A delimited file with a quote anywhere
     is one piece: only a reader that began at its start knows which line ends are inside quotes.
@@ -168,7 +175,25 @@ def pieces(paths: list[UPath], data: Data, size: int = PIECE_BYTES) -> list[Piec
         for start in range(0, piece.path.stat().st_size, size)
     ]
     counted = dict(zip(ranges, parts.results(ranges, _counted), strict=True)) if ranges else {}
-    return [part for piece in whole for part in _ranged(piece, counted) or [piece]]
+    return [part for piece in whole for part in _ranged(piece, counted) or _row_groups(piece, size)]
+
+
+def _row_groups(whole: Piece, size: int) -> list[Piece]:
+    """A large Parquet file in ranges of row groups, of GROUPED_ROWS rows or more each."""
+    if whole.format != "parquet" or whole.path.stat().st_size < size // 4:
+        return [whole]
+    with whole.path.open("rb") as file:
+        try:
+            metadata = pq.read_metadata(file)
+        except (pa.ArrowInvalid, OSError):  # the reader says what is wrong with it
+            return [whole]
+    found, start, first, rows = [], 0, 0, 0
+    for group in range(metadata.num_row_groups):
+        rows += metadata.row_group(group).num_rows
+        if rows - first >= GROUPED_ROWS or group == metadata.num_row_groups - 1:
+            found.append(Piece(whole.path, whole.format, start, group + 1, first))
+            start, first = group + 1, rows
+    return found or [whole]
 
 
 def _splittable(piece: Piece) -> bool:
