@@ -1,4 +1,4 @@
-"""Rows to typed rows; what cannot be used goes to quarantine with its reason, and is counted."""
+"""Every row typed and written, or set aside with its reason, once if it stands twice; counted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ray_pipeline.data import (
     collect,
     duplicates,
     expectations,
-    parsing,
     parts,
     shares,
     summary,
 )
 from ray_pipeline.data.duplicates import Repeated
 from ray_pipeline.data.expectations import Seen
-from ray_pipeline.data.media import images
 from ray_pipeline.data.privacy.discreet import discreet
-from ray_pipeline.data.privacy.treatment import ERASED, IDENTITY
+from ray_pipeline.data.privacy.treatment import ERASED
+from ray_pipeline.data.rows import Replace, aside, shown, typed, typed_whole
 from ray_pipeline.data.shares import Share
 from ray_pipeline.data.steps import applied, reading
 from ray_pipeline.data.summary import Counts, Moments, Summary
@@ -36,12 +35,9 @@ from ray_pipeline.schema import Column, Schema
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-QUARANTINE = pa.schema(
-    [("source", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("raw", pa.string())]
-)
-Replace = Mapping[str, Mapping[str, str]]
+__all__ = ["Replace", "typed", "write"]
+
 _NO_FAULTS = ("duplicate", "also in the test file", *applied.REPEATS, ERASED)
-_SHOWN = 60  # characters of a value that a reason quotes
 
 
 class Part(NamedTuple):
@@ -70,7 +66,8 @@ def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
             one class, or classes in the test file that training never sees.
     """
     files = collect.places(data)
-    scratch, tidied = out / "scratch", {}
+    scratch = out / "scratch"
+    tidied: dict[str, Any] = {}
     if data.clean.steps:
         whole, tidied = applied.applied(_typed_rows(data, schema), data.clean, schema, files)
         rows = shares.of_blocks(whole.to_arrow_refs())
@@ -98,7 +95,8 @@ def write(data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
 def _typed_rows(data: Data, schema: Schema) -> Dataset:
     first, *rest = (
         _read(collect.rows(source, data, schema), data).map_batches(
-            partial(_typed, schema=schema, replace=data.clean.replace, test=test), **parts.ARROW
+            partial(typed_whole, schema=schema, replace=data.clean.replace, test=test),
+            **parts.ARROW,
         )
         for source, test in _sides(data)
     )
@@ -116,93 +114,11 @@ def _read(rows: Dataset, data: Data) -> Dataset:
     return rows.map_batches(partial(reading.read, clean=data.clean), **parts.ARROW)
 
 
-def _typed(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
-    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_raw` and `_test`."""
-    values, reasons = _parsed(table, schema, replace)
-    lineage = {
-        "_source": table["_source"],
-        "_row": table["_row"],
-        "_reason": reasons,
-        "_raw": _shown(table, schema, pc.is_valid(reasons)),
-        "_test": pa.repeat(test, len(table)),
-    }
-    carried = {IDENTITY, reading.READ} & {*table.column_names}
-    lineage |= {name: table[name] for name in sorted(carried)}
-    return pa.table(values | lineage)
-
-
-def typed(
-    table: pa.Table, schema: Schema, replace: Replace | None = None
-) -> tuple[pa.Table, pa.Table]:
-    """A table of `collect.rows` as its usable rows, typed, and the quarantined ones.
-
-    The first has the schema's columns, the second QUARANTINE's. A row is unusable if it did not
-    parse, if a text does not fit its column's kind, or if the schema's label is missing.
-    """
-    whole = _typed(table, schema, replace or {}, test=False)
-    usable = pc.is_null(whole["_reason"])
-    good = whole.filter(usable).select(list(schema.names)).cast(schema.arrow())
-    return good, _aside(whole.filter(pc.invert(usable)))
-
-
-def _parsed(
-    table: pa.Table, schema: Schema, replace: Replace
-) -> tuple[dict[str, pa.ChunkedArray], pa.ChunkedArray]:
-    """The typed columns, and why each row is unusable: its first fault, null where it has none."""
-    values, faults = {}, [table["_error"]]
-    for column in schema:
-        texts = _replaced(table[column.name], replace.get(column.name), schema)
-        values[column.name], misfits = parsing.parsed(texts, column.kind)
-        if misfits is not None:
-            faults.append(_misfit_reasons(texts, misfits, column))
-        if column.kind == "image":
-            faults.append(images.faults(values[column.name]))
-        if column.role == "label":
-            absent = pc.is_null(values[column.name])
-            reason = pa.scalar(f"{column.name}: missing label", pa.string())
-            faults.append(pc.if_else(absent, reason, pa.scalar(None, pa.string())))
-    return values, pc.coalesce(*faults)
-
-
-def _replaced(
-    values: pa.ChunkedArray, spellings: Mapping[str, str] | None, schema: Schema
-) -> pa.ChunkedArray:
-    if not spellings:
-        return values
-    texts = parsing.as_texts(values)
-    wanted = parsing.present(pa.array(list(spellings.values()), pa.string()), schema.missing_texts)
-    places = pc.index_in(texts, pa.array(list(spellings), pa.string()))
-    return pc.if_else(pc.is_valid(places), wanted.take(places), texts)
-
-
-def _misfit_reasons(values: pa.ChunkedArray, misfits: Any, column: Column) -> pa.ChunkedArray:
-    found = pc.if_else(misfits, parsing.as_texts(values), pa.scalar(None, pa.string()))
-    shown = pc.utf8_slice_codeunits(found, 0, _SHOWN)
-    expected = f"{column.name}: expected {parsing.EXPECTED[column.kind]}, found '"
-    return pc.binary_join_element_wise(expected, shown, "'", "")
-
-
-def _shown(table: pa.Table, schema: Schema, wanted: pa.ChunkedArray) -> pa.Array:
-    """The rows `wanted` as one text each, as they stood or else as a file without quotes would
-    have them; null for all others."""
-    some = table.filter(wanted)
-    texts = [parsing.as_texts(some[name]) for name in schema.names]
-    joined = pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
-    raw = pc.coalesce(some["_raw"], joined).combine_chunks()
-    nothing = pa.nulls(len(table), pa.string())
-    return pc.replace_with_mask(nothing, wanted.combine_chunks(), raw)
-
-
-def _aside(rows: pa.Table) -> pa.Table:
-    names = {name: f"_{name}" for name in QUARANTINE.names}
-    return pa.table({name: rows[own] for name, own in names.items()}).cast(QUARANTINE)
-
-
 def _typed_shares(data: Data, schema: Schema, scratch: UPath) -> list[Share]:
     found: list[Share] = []
     for source, test in _sides(data):
         pieces, tables = collect.reading(source, data, schema)
-        typing = partial(_typed, schema=schema, replace=data.clean.replace, test=test)
+        typing = partial(typed_whole, schema=schema, replace=data.clean.replace, test=test)
         reads = [(piece, partial(_all_typed, piece, tables, typing)) for piece in pieces]
         found += shares.of_pieces(reads, data, scratch, first=len(found))
     return found
@@ -233,21 +149,21 @@ def _written(
     ids = duplicates.row_ids(table, files)
     repeats = repeated.reasons(ids, files)
     reasons = pc.coalesce(table["_reason"], repeats)
-    raw = _shown(table, schema, pc.is_valid(reasons))
+    raw = shown(table, schema, pc.is_valid(reasons))
     table = table.set_column(table.column_names.index("_raw"), "_raw", raw)
     table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
     usable = pc.is_null(reasons)
     good = table.drop_columns(["_raw", "_reason"]).filter(usable)
     name = f"{ids.min():016x}.parquet"
     sides = _by_side(good, schema)
-    aside = _aside(table.filter(pc.invert(usable)))
-    for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", aside)):
+    unusable = aside(table.filter(pc.invert(usable)))
+    for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", unusable)):
         if len(part):
             parts.written(part, out / folder / name)
     return Part(
         len(sides[False]),
         len(sides[True]),
-        Counter(_kinds(aside["reason"])),
+        Counter(_kinds(unusable["reason"])),
         {test: _summaries(part, schema) for test, part in sides.items()},
         expectations.seen(good, expected, files),
     )

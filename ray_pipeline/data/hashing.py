@@ -85,7 +85,8 @@ def _bits(values: pa.Array, seed: int) -> Hashes:
     if pa.types.is_floating(values.type) or values.null_count:
         missing = values.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
         bits = np.where(missing, _NO_VALUE, bits)
-    return bits
+    found: Hashes = bits
+    return found
 
 
 def _text_bits(encoded: pa.DictionaryArray, seed: int) -> Hashes:
@@ -94,7 +95,8 @@ def _text_bits(encoded: pa.DictionaryArray, seed: int) -> Hashes:
     key = f"rows{seed % 10**12:012d}"  # 16 bytes, SipHash's key
     hashes = pd.util.hash_array(texts, hash_key=key, categorize=False).astype(np.uint64)
     codes = pc.fill_null(encoded.indices, len(texts)).to_numpy()
-    return np.append(hashes, _NO_VALUE).take(codes)
+    found: Hashes = np.append(hashes, _NO_VALUE).take(codes)
+    return found
 
 
 def _mix(bits: Hashes) -> None:

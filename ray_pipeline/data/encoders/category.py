@@ -54,7 +54,8 @@ def coding(
         if pa.types.is_dictionary(texts.type):
             whole = texts.combine_chunks()
             each = np.append(coded(pa.chunked_array([whole.dictionary])), np.int32(MISSING))
-            return each[pc.fill_null(whole.indices, len(each) - 1).to_numpy()]
+            by_row: Codes = each[pc.fill_null(whole.indices, len(each) - 1).to_numpy()]
+            return by_row
         places = pc.fill_null(pc.index_in(texts, known), len(known)).to_numpy()
         found = np.append(codes, np.int32(UNKNOWN))[places]
         return np.where(pc.is_null(texts).to_numpy(zero_copy_only=False), np.int32(MISSING), found)
