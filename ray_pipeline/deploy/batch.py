@@ -23,7 +23,7 @@ from upath import UPath
 from ray_pipeline import audit, bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import clean, collect, parts, sources
-from ray_pipeline.data.clean import Replace
+from ray_pipeline.data.rows import Replace
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.steps import reading as step_reading
 from ray_pipeline.data.steps import serving
@@ -163,6 +163,7 @@ def _types(file: UPath, data: Data, names: Iterable[str]) -> dict[str, pa.DataTy
 
 def _predicted(
     table: pa.Table,
+    *,
     model: ray.ObjectRef[bytes],
     manifest: Manifest,
     schema: Schema,
