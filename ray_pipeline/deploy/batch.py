@@ -23,8 +23,8 @@ from upath import UPath
 from ray_pipeline import audit, bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import clean, collect, parts, sources
-from ray_pipeline.data.rows import Replace
 from ray_pipeline.data.privacy import treatment
+from ray_pipeline.data.rows import Replace
 from ray_pipeline.data.steps import reading as step_reading
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import runtime, sinks
