@@ -11,8 +11,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import pandas
-
 HERE = Path(__file__).parent
 
 SETS = {
@@ -65,6 +63,8 @@ def fetched(name: str) -> Path:
 
 def _as_json_lines(path: Path) -> None:
     """Write a data frame that the package pickled, of the version pinned above, as JSON lines."""
+    import pandas  # only these files need it
+
     frame = pandas.read_pickle(path, compression="xz")
     target = path.with_name(path.name.partition(".")[0] + ".jsonl")
     frame.to_json(target, orient="records", lines=True, force_ascii=False)
