@@ -27,6 +27,19 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+def kind_of(column: pa.DataType) -> Kind | None:
+    """The kind that a column's type says it is; texts may hold anything."""
+    if pa.types.is_boolean(column):
+        return "boolean"
+    if pa.types.is_integer(column):
+        return "integer"
+    if pa.types.is_floating(column) or pa.types.is_decimal(column):
+        return "number"
+    if pa.types.is_timestamp(column) or pa.types.is_date(column):
+        return "date"
+    return None
+
+
 class Column(BaseModel):
     """One column: its name, the kind of its values, and what it is used for."""
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_pipeline.data import dates
-from ray_pipeline.schema import ARROW_TYPES, Kind
+from ray_pipeline.schema import ARROW_TYPES, Kind, kind_of
 
 _INTEGER = r"^[+-]?[0-9]{1,38}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -182,14 +182,8 @@ def inferred(values: Column) -> Kind:
     Numbers, booleans and times are what their type says. Without a single value, a column is a
     category.
     """
-    if pa.types.is_boolean(values.type):
-        return "boolean"
-    if pa.types.is_integer(values.type):
-        return "integer"
-    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
-        return "number"
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        return "date"
+    if kind := kind_of(values.type):
+        return kind
     return _inferred_of_texts(as_texts(values).drop_null())
 
 

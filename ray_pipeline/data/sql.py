@@ -23,7 +23,7 @@ from ray_pipeline.data.relations import Relation, relation
 from ray_pipeline.data.sources import checked_names
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
-from ray_pipeline.schema import Kind
+from ray_pipeline.schema import Kind, kind_of
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -68,7 +68,7 @@ def _relation(source: Source, entry: Login, connection: sa.Connection) -> Relati
 def kinds(source: Source, data: Data) -> dict[str, Kind]:
     with connected(source, entry := login(source)) as connection:
         types = _relation(source, entry, connection).types
-    found = {name: sql_types.kind_of(column) for name, column in types.items()}
+    found = {name: kind_of(column) for name, column in types.items()}
     return {name: kind for name, kind in found.items() if kind}
 
 

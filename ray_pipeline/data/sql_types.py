@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_pipeline.schema import Kind
-
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
@@ -62,19 +60,6 @@ def inferred_type(values: Sequence[Any]) -> pa.DataType:
         return pa.timestamp("us", tz="UTC" if found.tz else None)
     flat = pa.types.is_primitive(found) or pa.types.is_binary(found)
     return found if flat and not pa.types.is_duration(found) else pa.string()
-
-
-def kind_of(column: pa.DataType) -> Kind | None:
-    """What a column's type says of its kind; texts may hold anything, except categories."""
-    if pa.types.is_boolean(column):
-        return "boolean"
-    if pa.types.is_integer(column):
-        return "integer"
-    if pa.types.is_floating(column) or pa.types.is_decimal(column):
-        return "number"
-    if pa.types.is_date(column) or pa.types.is_timestamp(column):
-        return "date"
-    return None
 
 
 def array(values: Sequence[Any], wanted: pa.DataType) -> tuple[pa.Array, dict[int, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +21,21 @@ class Settings(BaseModel):
             for name in sections
         }
         return self.model_copy(update=defaults)
+
+
+class OneKey(Settings):
+    """A mapping with one key, its name, besides those in BESIDE."""
+
+    BESIDE: ClassVar[frozenset[str]] = frozenset()
+
+    def given(self) -> list[str]:
+        """The keys that are set; a mapping that is right has one."""
+        names = [name for name in type(self).model_fields if name not in self.BESIDE]
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def name(self) -> str:
+        return self.given()[0]
 
 
 class Bound(Settings):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ray_pipeline.job.base import Settings
+from ray_pipeline.job.base import OneKey, Settings
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -76,9 +76,11 @@ class Match(Settings):
 Action: TypeAlias = tuple[str, ...] | InSet | Within | RowCount | Fresh | Match
 
 
-class Expectation(Settings):
+class Expectation(OneKey):
     """One expectation: a mapping with one key, its name, and what a failure means. Where there is
     no value, only `not_null` fails."""
+
+    BESIDE: ClassVar[frozenset[str]] = frozenset({"on_failure"})
 
     unique: Columns | None = Field(None, description="No two rows have the same values in these.")
     not_null: Columns | None = None
@@ -91,17 +93,9 @@ class Expectation(Settings):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if len(self._given()) != 1:
+        if len(self.given()) != 1:
             raise ValueError("an expectation has one key beside `on_failure`: begin a new `- `")
         return self
-
-    def _given(self) -> list[str]:
-        names = [name for name in type(self).model_fields if name != "on_failure"]
-        return [name for name in names if getattr(self, name) is not None]
-
-    @property
-    def name(self) -> str:
-        return self._given()[0]
 
     @property
     def action(self) -> Action:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from ray_pipeline.job.base import Settings
+from ray_pipeline.job.base import OneKey, Settings
 from ray_pipeline.schema import Kind
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -194,7 +194,7 @@ Action: TypeAlias = (
 )
 
 
-class Step(Settings):
+class Step(OneKey):
     """One step: a mapping with one key, its name."""
 
     text: Text | None = None
@@ -209,16 +209,9 @@ class Step(Settings):
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
-        if len(self._given()) != 1:
+        if len(self.given()) != 1:
             raise ValueError("a step is a mapping with one key: begin a new `- ` for the next")
         return self
-
-    def _given(self) -> list[str]:
-        return [name for name in type(self).model_fields if getattr(self, name) is not None]
-
-    @property
-    def name(self) -> str:
-        return self._given()[0]
 
     @property
     def action(self) -> Action:

@@ -7,25 +7,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from ray_pipeline.errors import DataError
-from ray_pipeline.schema import Kind
+from ray_pipeline.schema import Kind, kind_of
 
 
 def kinds_of(schema: pa.Schema) -> dict[str, Kind]:
     """The kinds of the columns whose types say it; texts may hold anything."""
-    kinds = {field.name: _kind(field.type) for field in schema}
+    kinds = {field.name: kind_of(field.type) for field in schema}
     return {name: kind for name, kind in kinds.items() if kind}
-
-
-def _kind(column: pa.DataType) -> Kind | None:
-    if pa.types.is_boolean(column):
-        return "boolean"
-    if pa.types.is_integer(column):
-        return "integer"
-    if pa.types.is_floating(column) or pa.types.is_decimal(column):
-        return "number"
-    if pa.types.is_timestamp(column) or pa.types.is_date(column):
-        return "date"
-    return None
 
 
 def plain(column: pa.DataType) -> pa.DataType:
