@@ -16,6 +16,7 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 222
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 30, 34
+_ROW = 17  # height of a bar and the space below it
 _GAP = 13  # between the labels of two lines that end close together
 
 
@@ -26,6 +27,16 @@ class Line:
     name: str
     points: Sequence[Point]
     style: str = "first"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named value, and the ends of its interval where there is one."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,13 @@ class Axis:
 
 
 def curves(lines: Sequence[Line], x: str, y: str, mark: tuple[float, str] | None = None) -> Markup:
-    """Lines over whole-numbered x (epochs), each named at its end; `mark` is a labelled x."""
+    """Lines over x, each named at its end; `mark` is a labelled x."""
     points = [point for line in lines for point in line.points]
+    whole = all(float(at).is_integer() for at, _ in points)  # epochs, say
     named = [line for line in lines if line.name]
     room = 8 + 6.2 * max((len(line.name) for line in named), default=0)
     across, down = _axes(points, right=_RIGHT + room)
-    parts = [_frame(across, down, x, y, whole=True)]
+    parts = [_frame(across, down, x, y, whole)]
     if mark is not None:
         at = across.at(mark[0])
         parts.append(_rule(at, down.end, at, down.start, "mark"))
@@ -111,6 +123,53 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Markup:
         dot = _circle(across.at(probability), down.at(observed), radius, "dot")
         parts.append(_titled(dot, title))
     return _svg(parts, "observed frequency by predicted probability")
+
+
+def bars(rows: Sequence[Bar], x: str) -> Markup:
+    """Values as bars from 0, one below the other, with their intervals as lines over the ends."""
+    ends = [end for bar in rows for end in (bar.value, bar.low, bar.high) if end is not None]
+    left = min(150.0, 12 + 6.4 * max(len(bar.name) for bar in rows))
+    low, high = _padded([0.0, *ends], 0.0)
+    across = Axis(low, high, left, WIDTH - _RIGHT)
+    base = _TOP + _ROW * len(rows)
+    parts = [_text(0, 9, x, "start", "axis")]
+    for tick in (steps := across.ticks(4)):
+        at = across.at(tick)
+        parts.append(_rule(at, _TOP - 6, at, base, "grid"))
+        parts.append(_text(at, base + 14, _tick(tick, steps), "middle"))
+    for index, bar in enumerate(rows):
+        parts.append(_bar(bar, _TOP + _ROW * index, left, across))
+    parts.append(_rule(across.at(0), _TOP - 6, across.at(0), base, "base"))
+    return _svg(parts, f"{x} of {len(rows)} columns", height=base + 22)
+
+
+def _bar(bar: Bar, top: float, left: float, across: Axis) -> Markup:
+    start, end = sorted((across.at(0), across.at(bar.value)))
+    box = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="9"/>')
+    middle, room = top + 4.5, int((left - 12) / 6)
+    name = bar.name if len(bar.name) <= room else bar.name[: room - 1] + "…"
+    parts = [
+        _text(left - 8, top + 8.5, name, "end"),
+        box.format(start, round(top, 2), round(max(end - start, 0.5), 2)),
+    ]
+    span = ""
+    if bar.low is not None and bar.high is not None:
+        parts.append(_rule(across.at(bar.low), middle, across.at(bar.high), middle, "gate"))
+        span = f", {bar.low:.4f} to {bar.high:.4f}"
+    return _titled(Markup("").join(parts), f"{bar.name}: {bar.value:.4f}{span}")
+
+
+def dots(named: Sequence[tuple[str, float, float]], x: str, y: str) -> Markup:
+    """Named points; a name stands beside its point, on the side where there is room."""
+    across, down = _axes([(at, height) for _, at, height in named])
+    parts = [_frame(across, down, x, y)]
+    for name, at, height in named:
+        left, top = across.at(at), down.at(height)
+        parts.append(_titled(_circle(left, top, 4, "dot"), f"{name}: {at:g}, {height:g}"))
+        beyond = left > WIDTH * 0.66
+        place = left - 8 if beyond else left + 8
+        parts.append(_text(place, top + 3.5, name, "end" if beyond else "start", "note"))
+    return _svg(parts, f"{y} by {x}: " + ", ".join(name for name, _, _ in named))
 
 
 def interval(

@@ -1,4 +1,4 @@
-"""What the report page shows, picked out of a run's record: all knowledge of its form is here."""
+"""What the report page shows of a run, its data, its groups and its model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from ray_pipeline import charts
+from ray_pipeline import charts, report_findings, report_learning
+from ray_pipeline.report_learning import stage_record
 
 Record = Mapping[str, Any]
 
@@ -23,8 +24,6 @@ _GROUP_FIGURES = {
     "mean_error": "mean error",
 }
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # years 1 to 9999
-_LOSS = "validation_loss"  # what trials and epochs are chosen by
-_TRIALS_SHOWN = 8
 _FEWEST_SHOWN = 5  # a value held by fewer rows might point at a person
 
 
@@ -44,9 +43,9 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
         "columns": _columns(record),
         "quarantine": _quarantine(record),
         "split": _split(record),
-        "findings": _findings(record),
-        "search": _search(record),
-        "training": _training(record),
+        "findings": report_findings.by_place(record),
+        "search": report_learning.search(record),
+        "training": report_learning.training(record),
         "classes": metrics.get("classes"),
         "calibration": _calibration(metrics),
         "groups": _groups(metrics),
@@ -54,34 +53,6 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
         "call": {"curl": record.get("curl"), "endpoint": record.get("endpoint")},
         "settings": list(flat(record.get("job") or {})),
     }
-
-
-def stage_record(record: Record, name: str) -> Record:
-    """What the stage `name` returned; empty if it was not passed."""
-    found = (stage for stage in record.get("stages") or () if stage["name"] == name)
-    return (next(found, None) or {}).get("record") or {}
-
-
-def history(record: Record) -> Sequence[Record]:
-    """The epochs of the final training."""
-    found = record.get("history") or stage_record(record, "train").get("history")
-    return found if isinstance(found, Sequence) else ()
-
-
-def trials(record: Record) -> Sequence[Record]:
-    """The trials of the search, in the order in which they were started."""
-    found = record.get("trials") or stage_record(record, "tune").get("trials")
-    return found if isinstance(found, Sequence) else ()
-
-
-def best_trial(tried: Sequence[Record]) -> int | None:
-    """The index of the trial that the search chose: the one with the lowest validation loss."""
-    losses = {index: trial[_LOSS] for index, trial in enumerate(tried) if _loss(trial) is not None}
-    return min(losses, key=losses.__getitem__, default=None)
-
-
-def _loss(trial: Record) -> float | None:
-    return None if trial.get("state") == "failed" else trial.get(_LOSS)
 
 
 def _head(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
@@ -185,75 +156,6 @@ def _split(record: Record) -> list[dict[str, Any]]:
     sides = [(side, found[side]) for side in ("train", "validation", "test") if side in found]
     total = sum(rows for _, rows in sides) or 1
     return [{"side": side, "rows": rows, "share": rows / total} for side, rows in sides]
-
-
-def _findings(record: Record) -> list[dict[str, Any]]:
-    """Sections that stages describe themselves, in the order of the path.
-
-    A stage's record may hold `findings`: a list of {`title`, `note`, `tables`}, each table
-    {`columns`: names, `rows`: lists of values}, with a `caption` if it needs one.
-    """
-    return [
-        {
-            "title": found["title"],
-            "note": found.get("note", ""),
-            "tables": [{"caption": table.get("caption", ""), **table} for table in found["tables"]],
-        }
-        for stage in record.get("stages") or ()
-        for found in (stage.get("record") or {}).get("findings") or ()
-    ]
-
-
-def _search(record: Record) -> dict[str, Any] | None:
-    tried = trials(record)
-    best = best_trial(tried)
-    if best is None:
-        return None
-    losses = {
-        index: loss for index, trial in enumerate(tried) if (loss := _loss(trial)) is not None
-    }
-    ranked = sorted(losses, key=losses.__getitem__)
-    lines = [
-        charts.Line("best" if index == best else "", _points(tried[index], _LOSS), style)
-        for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
-        if len(_points(tried[index], _LOSS)) > 1
-    ]
-    names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
-    return {
-        "trials": len(tried),
-        "failed": sum(trial.get("state") == "failed" for trial in tried),
-        "scatter": charts.trials([_loss(trial) for trial in tried], best, "validation loss"),
-        "curves": charts.curves(lines, "epoch", "validation loss") if lines else None,
-        "names": names,
-        "top": [{"number": i + 1, **tried[i]} for i in ranked[:_TRIALS_SHOWN]],
-    }
-
-
-def _training(record: Record) -> dict[str, Any] | None:
-    trained, epochs = stage_record(record, "train"), history(record)
-    whole = {"history": epochs}
-    losses = [
-        charts.Line("training", _points(whole, "train_loss"), "second"),
-        charts.Line("validation", _points(whole, _LOSS), "first"),
-    ]
-    if not losses[1].points:
-        return None
-    best = trained.get("best_epoch") or min(losses[1].points, key=lambda point: point[1])[0]
-    mark = (float(best), f"best, epoch {best}")
-    score = charts.Line("", _points(whole, "score"), "first")
-    facts = {key: value for key, value in trained.items() if isinstance(value, int | float | str)}
-    return {
-        "loss": charts.curves([line for line in losses if line.points], "epoch", "loss", mark),
-        "score": charts.curves([score], "epoch", "validation score", mark)
-        if score.points
-        else None,
-        "facts": facts,
-    }
-
-
-def _points(trial: Record, key: str) -> list[charts.Point]:
-    epochs = trial.get("history") or ()
-    return [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None]
 
 
 def _calibration(metrics: Record) -> Any:

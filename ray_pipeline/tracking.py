@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from upath import UPath
 
-from ray_pipeline import report, report_view
+from ray_pipeline import report, report_learning, report_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -191,13 +191,13 @@ def _metrics(record: Mapping[str, Any]) -> list[Metric]:
     time = int(1000 * record.get("started_s", 0))
     points = [
         (key, epoch[key], epoch["epoch"])
-        for epoch in report_view.history(record)
+        for epoch in report_learning.history(record)
         for key in ("train_loss", "validation_loss", "score")
         if epoch.get(key) is not None
     ]
     points += [
         (f"trial_{key}", trial[key], number)
-        for number, trial in enumerate(report_view.trials(record), start=1)
+        for number, trial in enumerate(report_learning.trials(record), start=1)
         for key in ("validation_loss", "score")
         if trial.get(key) is not None
     ]
@@ -251,8 +251,8 @@ def _source(client: MlflowClient, run: Run, bundle: UPath) -> str:
 
 
 def _tuned(record: Mapping[str, Any]) -> dict[str, str]:
-    tried = report_view.trials(record)
-    best = report_view.best_trial(tried)
+    tried = report_learning.trials(record)
+    best = report_learning.best_trial(tried)
     return {} if best is None else _texts(tried[best]["settings"], "tuned")
 
 

@@ -102,3 +102,28 @@ def test_names_are_escaped() -> None:
     chart = str(charts.curves([charts.Line("<b>&", [(1, 1), (2, 2)])], "<x>", '"y"'))
     drawn(chart)
     assert "<b>" not in chart
+
+
+@given(st.lists(st.tuples(st.text(max_size=40), SOME, SOME, SOME), min_size=1, max_size=12))
+def test_bars_begin_at_zero_and_stay_inside(rows: list[tuple[str, float, float, float]]) -> None:
+    named = [charts.Bar("".join(filter(str.isprintable, name)), *rest) for name, *rest in rows]
+    chart = drawn(charts.bars(named, "drop"))
+    boxes = chart.findall(".//rect")
+    assert len(boxes) == len(rows)
+    (zero,) = [float(rule.attrib["x1"]) for rule in chart.findall("./line[@class='base']")]
+    for box, bar in zip(boxes, named, strict=True):
+        start = float(box.attrib["x"])
+        end = start + float(box.attrib["width"])
+        assert 0 <= start <= charts.WIDTH + 1
+        assert end <= charts.WIDTH + 1
+        assert (start if bar.value >= 0 else end) >= zero - 1 or bar.value < 0
+        assert min(abs(start - zero), abs(end - zero)) < 1
+
+
+def test_dots_are_named_and_the_higher_value_is_above() -> None:
+    chart = drawn(charts.dots([("small", 10, 0.8), ("large", 90, 0.9)], "size", "accuracy"))
+    small, large = chart.findall(".//circle")
+    assert float(large.attrib["cy"]) < float(small.attrib["cy"])
+    assert float(large.attrib["cx"]) > float(small.attrib["cx"])
+    names = [text.text for text in chart.findall(".//text[@class='note']")]
+    assert names == ["small", "large"]

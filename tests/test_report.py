@@ -372,3 +372,28 @@ def test_a_stage_describes_its_own_section():
     assert "<h2>Personal data</h2><small>what was found</small>" in html
     assert "<h3>by column</h3>" in html
     assert "<th>&lt;b&gt;</th><td>7</td>" in html
+
+
+def test_findings_stand_where_the_path_passes_and_plots_are_drawn() -> None:
+    whole = record()
+    by_name = {passed["name"]: passed for passed in whole["stages"]}
+    for name, title in (("clean", "Found in rows"), ("train", "Found while training")):
+        by_name[name]["record"]["findings"] = [{"title": title}]
+    by_name["export"]["record"]["findings"] = [{"title": "Found in graph"}]
+    plots = [
+        {"kind": "curves", "x": "ε", "y": "score", "lines": {"a": [[0, 0.9], [0.1, 0.5]]}},
+        {"kind": "bars", "x": "drop", "bars": [["age", 0.2, 0.1, 0.3], ["town", 0.0, None, None]]},
+        {"kind": "dots", "x": "size", "y": "score", "dots": [["int8", 1, 0.8]]},
+    ]
+    by_name["evaluate"]["record"]["findings"] = [{"title": "Found in tests", "plots": plots}]
+    page = report.page(whole)
+    order = Checked(page).headings
+    for before, found, after in (
+        ("The data", "Found in rows", "The search"),
+        ("The training", "Found while training", "Where it errs"),
+        ("Group by group", "Found in tests", "What is served"),
+        ("What is served", "Found in graph", "Call it"),
+    ):
+        assert order.index(before) < order.index(found) < order.index(after)
+    section = page.partition("<h2>Found in tests")[2].partition("</section>")[0]
+    assert section.count('<svg class="chart"') == 3

@@ -1,0 +1,95 @@
+"""The search and the training, as the report shows them, picked out of a run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray_pipeline import charts
+
+Record = Mapping[str, Any]
+
+_LOSS = "validation_loss"  # what trials and epochs are chosen by
+_TRIALS_SHOWN = 8
+
+
+def stage_record(record: Record, name: str) -> Record:
+    """What the stage `name` returned; empty if it was not passed."""
+    found = (stage for stage in record.get("stages") or () if stage["name"] == name)
+    return (next(found, None) or {}).get("record") or {}
+
+
+def history(record: Record) -> Sequence[Record]:
+    """The epochs of the final training."""
+    found = record.get("history") or stage_record(record, "train").get("history")
+    return found if isinstance(found, Sequence) else ()
+
+
+def trials(record: Record) -> Sequence[Record]:
+    """The trials of the search, in the order in which they were started."""
+    found = record.get("trials") or stage_record(record, "tune").get("trials")
+    return found if isinstance(found, Sequence) else ()
+
+
+def best_trial(tried: Sequence[Record]) -> int | None:
+    """The index of the trial that the search chose: the one with the lowest validation loss."""
+    losses = {index: trial[_LOSS] for index, trial in enumerate(tried) if _loss(trial) is not None}
+    return min(losses, key=losses.__getitem__, default=None)
+
+
+def search(record: Record) -> dict[str, Any] | None:
+    """The trials drawn, and the best of them; None where none has a loss."""
+    tried = trials(record)
+    best = best_trial(tried)
+    if best is None:
+        return None
+    losses = {
+        index: loss for index, trial in enumerate(tried) if (loss := _loss(trial)) is not None
+    }
+    ranked = sorted(losses, key=losses.__getitem__)
+    lines = [
+        charts.Line("best" if index == best else "", _points(tried[index], _LOSS), style)
+        for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
+        if len(_points(tried[index], _LOSS)) > 1
+    ]
+    names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
+    return {
+        "trials": len(tried),
+        "failed": sum(trial.get("state") == "failed" for trial in tried),
+        "scatter": charts.trials([_loss(trial) for trial in tried], best, "validation loss"),
+        "curves": charts.curves(lines, "epoch", "validation loss") if lines else None,
+        "names": names,
+        "top": [{"number": i + 1, **tried[i]} for i in ranked[:_TRIALS_SHOWN]],
+    }
+
+
+def training(record: Record) -> dict[str, Any] | None:
+    """The final training's curves and facts; None where it has no epochs."""
+    trained, epochs = stage_record(record, "train"), history(record)
+    whole = {"history": epochs}
+    losses = [
+        charts.Line("training", _points(whole, "train_loss"), "second"),
+        charts.Line("validation", _points(whole, _LOSS), "first"),
+    ]
+    if not losses[1].points:
+        return None
+    best = trained.get("best_epoch") or min(losses[1].points, key=lambda point: point[1])[0]
+    mark = (float(best), f"best, epoch {best}")
+    score = charts.Line("", _points(whole, "score"), "first")
+    facts = {key: value for key, value in trained.items() if isinstance(value, int | float | str)}
+    return {
+        "loss": charts.curves([line for line in losses if line.points], "epoch", "loss", mark),
+        "score": charts.curves([score], "epoch", "validation score", mark)
+        if score.points
+        else None,
+        "facts": facts,
+    }
+
+
+def _loss(trial: Record) -> float | None:
+    return None if trial.get("state") == "failed" else trial.get(_LOSS)
+
+
+def _points(trial: Record, key: str) -> list[charts.Point]:
+    epochs = trial.get("history") or ()
+    return [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None]
