@@ -9,13 +9,29 @@ from pydantic import Field, field_validator, model_validator
 from ray_pipeline.job.base import Fraction, Settings
 
 
+class Trees(Settings):
+    """Gradient-boosted trees. An epoch adds `rounds` of them for each class."""
+
+    rounds: int = Field(50, ge=1, description="Trees that an epoch adds, for each class.")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="What a tree's leaves count for.")
+    leaves: int = Field(31, ge=2, description="Most leaves of a tree.")
+    min_rows: int = Field(20, ge=1, description="Fewest training rows in a leaf.")
+    columns: float = Field(0.5, gt=0, le=1, description="Share of the columns that a tree sees.")
+    l2: float = Field(0.0, ge=0, description="L2 penalty on the leaves.")
+
+
 class Model(Settings):
     name: str = Field(
-        "mlp", description="`mlp`, `resnet`, or your own as module:function.", examples=["resnet"]
+        "mlp",
+        description="`mlp`, `resnet`, `ft_transformer`, `trees`, or your own as module:function; "
+        "`auto` lets the search choose among those that suit the data.",
+        examples=["resnet"],
     )
-    width: int = Field(128, ge=1, description="Units in a hidden layer.")
-    depth: int = Field(2, ge=1, le=64, description="Hidden layers, or residual blocks.")
+    width: int = Field(128, ge=1, description="Units in a hidden layer; of a token, if `heads`.")
+    depth: int = Field(2, ge=1, le=64, description="Hidden layers, residual or attention blocks.")
+    heads: int = Field(8, ge=1, description="Attention heads of a transformer; they share `width`.")
     dropout: Fraction = 0.2
+    trees: Trees = Trees()
     embedding: int = Field(
         8, ge=1, description="Length of the vector that stands for a category or a number."
     )
