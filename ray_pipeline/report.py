@@ -21,6 +21,7 @@ _METRICS = {
     "precision": "precision",
     "recall": "recall",
     "f1_macro": "F1, macro",
+    "f1_micro": "F1, micro",
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "log_loss": "log loss",

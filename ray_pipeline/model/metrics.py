@@ -28,11 +28,12 @@ def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
 
 
 def rates(counts: NDArray[Any], positive: int | None) -> dict[str, Floats]:
-    """Accuracy, precision, recall, F1 and macro F1 from confusion counts [..., K, K].
+    """Accuracy, precision, recall, F1, macro and micro F1 from confusion counts [..., K, K].
 
     Precision, recall and F1 are those of class `positive`, or macro averages where it is None.
     As in scikit-learn, a ratio over nothing counts as 0, and a class that is neither among the
-    labels nor predicted is left out of macro averages.
+    labels nor predicted is left out of macro averages. Micro F1 counts hits over all classes: where
+    each row has one class and gets one, that is accuracy.
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(float)
     true, predicted = counts.sum(-1), counts.sum(-2)
@@ -49,6 +50,7 @@ def rates(counts: NDArray[Any], positive: int | None) -> dict[str, Floats]:
         "recall": of_interest(recall),
         "f1": of_interest(f1),
         "f1_macro": mean_where(f1, present),
+        "f1_micro": ratio(2 * hits.sum(-1), (true + predicted).sum(-1)),
     }
 
 
@@ -158,7 +160,7 @@ def classification_intervals(
     roc, average = np.array(curves).transpose(1, 2, 0)  # each [B, curves]
     samples["roc_auc"] = mean_where(roc, ~np.isnan(roc))
     samples["pr_auc"] = mean_where(average, ~np.isnan(average))
-    losses = _resampled_means(_losses(labels, probabilities, positive), resamples, rng)
+    losses = resampled_means(_losses(labels, probabilities, positive), resamples, rng)
     samples["log_loss"], samples["brier"] = losses.T
     return {name: percentiles(values) for name, values in samples.items()}
 
@@ -174,7 +176,7 @@ def regression_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % bootstrap percentile intervals of `regression`'s metrics."""
     rng = np.random.default_rng(seed)
-    means = _resampled_means(_moments(values, predicted), resamples, rng)
+    means = resampled_means(_moments(values, predicted), resamples, rng)
     return {name: percentiles(values) for name, values in _regression_figures(means).items()}
 
 
@@ -227,7 +229,7 @@ def resampled(counts: Integers, resamples: int, rng: np.random.Generator) -> Int
     return rng.multinomial(total, counts / total, size=resamples)
 
 
-def _resampled_means(columns: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+def resampled_means(columns: Floats, resamples: int, rng: np.random.Generator) -> Floats:
     """Column means [B, M] of bootstrap samples of the rows of `columns` [N, M]."""
     rows = len(columns)
     at_once = max(1, _CHUNK // rows)

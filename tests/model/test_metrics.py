@@ -44,6 +44,8 @@ def test_two_classes_as_scikit_learn(rows: int, seed: int, ties: bool, positive:
         assert found[name] == pytest.approx(expected)
     macro = reference.f1_score(labels, predicted, average="macro", zero_division=0)
     assert found["f1_macro"] == pytest.approx(macro)
+    micro = reference.f1_score(labels, predicted, average="micro", zero_division=0)
+    assert found["f1_micro"] == pytest.approx(micro)
     assert found["roc_auc"] == pytest.approx(reference.roc_auc_score(is_positive, score))
     average = reference.average_precision_score(is_positive, score)
     assert found["pr_auc"] == pytest.approx(average)
