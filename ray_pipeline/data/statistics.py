@@ -113,6 +113,28 @@ class TextStatistics(_Frozen):
         return len(self.terms)
 
 
+class ImageStatistics(_Frozen):
+    """An image column: the size that its images get, and each channel's mean and deviation over
+    the pixels of training images, 0 to 255."""
+
+    name: str
+    missing: int
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def filler(self) -> tuple[int, ...]:
+        """The colour that stands for an absent image."""
+        return tuple(round(mean) for mean in self.mean)
+
+
 class LabelStatistics(_Frozen):
     """The label: its classes in sorted order with their counts, or None for a regression."""
 
@@ -137,6 +159,7 @@ class Statistics(_Frozen):
     categories: tuple[CategoryStatistics, ...]
     dates: tuple[DateStatistics, ...] = ()
     texts: tuple[TextStatistics, ...] = ()
+    image: ImageStatistics | None = None
     label: LabelStatistics
     missing: tuple[str, ...] = ()
 

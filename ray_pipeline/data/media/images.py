@@ -21,9 +21,9 @@ MAX_PIXELS = 100_000_000
 
 _TOO_LARGE = "the image is too large"
 _DAMAGED = "the image is cut off or damaged"
-_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, TypeError, struct.error)
+DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, TypeError, struct.error)
 """What Pillow's decoders raise, by format, on bytes that are cut off or damaged."""
-_FORMATS = {
+_EXTENSIONS = {
     ".jpg": {"JPEG", "MPO"},
     ".jpeg": {"JPEG", "MPO"},
     ".png": {"PNG"},
@@ -35,6 +35,10 @@ _FORMATS = {
     ".ppm": {"PPM"},
     ".pgm": {"PPM"},
 }
+FORMATS = tuple(sorted(set().union(*_EXTENSIONS.values())))
+"""What is decoded. Pillow knows others, of which some start programs."""
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I"})
+"""Kinds of pixels that become grey or colours; of sixteen bits there are several spellings."""
 
 
 class Unreadable(Exception):
@@ -50,7 +54,7 @@ def image_rows(path: UPath, source: Source) -> Iterator[Found]:
     except Unreadable as error:
         yield 1, str(error)
         return
-    if image.format not in _FORMATS.get(extension(path.name), {image.format}):
+    if image.format not in _EXTENSIONS.get(extension(path.name), {image.format}):
         yield 1, f"the extension is wrong, found {image.format}"
         return
     shown: dict[str, Any] = {"image": content}
@@ -63,27 +67,30 @@ def opened(content: bytes) -> Any:
     """The Pillow image, its header read, its pixels not yet. Raises Unreadable."""
     pillow = library("PIL.Image", "media")
     try:
-        image = pillow.open(io.BytesIO(content))
+        image = pillow.open(io.BytesIO(content), formats=FORMATS)
     except pillow.UnidentifiedImageError:
         raise Unreadable("not an image") from None
     except pillow.DecompressionBombError as error:
         raise Unreadable(f"{_TOO_LARGE}, found '{error}'") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise Unreadable(f"{_DAMAGED}, found '{error}'") from None
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{_TOO_LARGE}, found {image.width} × {image.height} pixels")
+    if image.mode not in _MODES and not image.mode.startswith("I;16"):
+        raise Unreadable(f"the image's colours are not known, found {image.mode}")
     return image
 
 
 def decoded(content: bytes) -> Any:
     """The Pillow image (the first, of several) with its pixels read. Raises Unreadable."""
-    return _loaded(opened(content))
+    return loaded(opened(content))
 
 
-def _loaded(image: Any) -> Any:
+def loaded(image: Any) -> Any:
+    """An opened image with its pixels read. Raises Unreadable."""
     try:
         image.load()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise Unreadable(f"{_DAMAGED}, found '{error}'") from None
     return image
 
@@ -100,7 +107,7 @@ def _fault(content: bytes | None) -> str | None:
         image = opened(content)
         # A JPEG is read whole but drawn small, which takes a third of the time.
         image.draft(image.mode, (image.width // 8, image.height // 8))
-        _loaded(image)
+        loaded(image)
     except Unreadable as error:
         return str(error)
     return None
