@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from ray_pipeline.data.statistics import ImageStatistics
+
 
 class Inputs(BaseModel):
     """What a network reads and puts out for a row.
 
     `numbers` F scaled numbers, of which the first `embedded` may be given as more than themselves
     (all if None), `categories` the C columns' vocabulary sizes, `outputs` K: one per class, or 1
-    for a value.
+    for a value. `image` says what the images are like, where there are any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -19,3 +21,4 @@ class Inputs(BaseModel):
     categories: tuple[int, ...]
     outputs: int
     embedded: int | None = None
+    image: ImageStatistics | None = None

@@ -1,4 +1,4 @@
-"""Encoded images to pixels of one size and number of channels, in training and in requests alike."""
+"""Encoded images to pixels of one size: for training rows and for requests alike."""
 
 from __future__ import annotations
 
