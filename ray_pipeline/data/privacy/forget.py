@@ -50,7 +50,8 @@ def forgotten(job: Job, id_: str) -> dict[str, Any]:
         emptied = [_emptied(store, root, column, subject) for store in job.stores]
         gone = stored.removed(root, column, subject, known)
         records = search.redacted(storage, job.name, subject)
-        proof = search.searched(storage, job.name, column, subject)
+        tables = [UPath(store.url) for store in job.stores if store.kind in stores.VERSIONED]
+        proof = search.searched(storage, job.name, column, subject, tables)
     audit.write(job.storage, "erase", what=job.name, digest=subject.hash, rows=gone["rows"])
     left = [*proof["left"], *(store["table"] for store in emptied if store["left"])]
     left = [place for place in left if not place.startswith(str(root / "bundles"))]
@@ -87,17 +88,22 @@ def _note(tombstone: UPath, **what: Any) -> None:
 
 
 def _emptied(settings: Store, root: UPath, column: str, subject: Subject) -> dict[str, Any]:
-    """Delete the person's rows from a store, by the values that its key has in them."""
-    where = settings.table or settings.url
-    if settings.key is None:
-        return {"table": where, "removed": 0, "left": 0, "note": "no `key`: replaced by a run"}
-    found = stored.values(root, column, subject, settings.key)
-    if not found and settings.key == column:
-        found = sorted(subject.texts)
-    if not found:
-        return {"table": where, "removed": 0, "left": 0}
-    store = stores.opened(settings)
-    return {"table": where, "removed": store.delete(found), "left": len(store.search(found))}
+    """Delete the person's rows from a store: those that say so, and those whose key is that of a
+    row of the person's in a stage."""
+    keyed = settings if settings.key else settings.model_copy(update={"key": column})
+    store = stores.opened(keyed)
+    found = {*store.holding(column, subject.texts)}
+    if settings.key and settings.key != column:
+        found |= {*stored.values(root, column, subject, settings.key)}
+    keys = sorted(found, key=str)
+    removed = store.delete(keys) if keys else 0
+    left = len(store.holding(column, subject.texts)) + (len(store.search(keys)) if keys else 0)
+    return {
+        "kind": settings.kind,
+        "table": settings.table or settings.url,
+        "removed": removed,
+        "left": left,
+    }
 
 
 def _bundles(root: UPath, known: Affected) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -41,19 +41,23 @@ def redacted(storage: UPath, name: str, subject: Subject) -> list[str]:
     return changed
 
 
-def searched(storage: UPath, name: str, column: str, subject: Subject) -> dict[str, Any]:
-    """Look through every file of a job.
+def searched(
+    storage: UPath, name: str, column: str, subject: Subject, tables: Sequence[UPath] = ()
+) -> dict[str, Any]:
+    """Look through every file of a job, and of the folders `tables` that it writes.
 
     Returns how many `files`, `rows` and `bytes` were searched; `left`, the places where the person
     still is; and `mentions`, texts of other rows that name the ID, by place.
     """
     result: dict[str, Any] = {"files": 0, "rows": 0, "bytes": 0, "left": [], "mentions": {}}
     word = re.compile(subject.word.encode())
-    for path in _files(storage, name):
+    for path in (*_files(storage, name), *_inside(tables)):
         result["files"] += 1
         result["bytes"] += path.stat().st_size
         if path.suffix == ".parquet":
             _search_table(path, column, subject, result)
+        elif path.suffix == ".lance":
+            continue  # packed: its store looks through its rows
         elif not _is_tombstone(path, storage / name) and _holds(path, word):
             result["left"].append(str(path))
     result["free_text"] = subject.searchable
@@ -73,7 +77,13 @@ def _search_table(path: UPath, column: str, subject: Subject, result: dict[str, 
 
 
 def _files(storage: UPath, name: str) -> Iterator[UPath]:
-    for place in places(storage, name):
+    yield from _inside(places(storage, name))
+
+
+def _inside(places: Iterable[UPath]) -> Iterator[UPath]:
+    for place in places:
+        if not place.exists():
+            continue
         found = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
         yield from sorted(found, key=str)
 

@@ -8,7 +8,8 @@ puts there again: so a run may be killed and repeated without a duplicate or a h
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -35,8 +36,19 @@ class Opened(Protocol):
     def search(self, keys: Sequence[Any]) -> pa.Table:
         """The rows of `keys`."""
 
-    def delete(self, keys: Sequence[Any]) -> int:
-        """Remove the rows of `keys`, from old versions too; how many the newest had."""
+    def delete(self, keys: Sequence[Any] | None) -> int:
+        """Remove the rows of `keys`, from old versions too, or all; how many the newest had."""
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        """The keys of the rows, in old versions too, whose `column` is one of `texts` when written
+        as a text; none where there is no such column, or nothing at all."""
+
+
+class Versioned(Opened, Protocol):
+    """A store whose old versions can still be read: VERSIONED."""
+
+    def trim(self, before: datetime) -> None:
+        """Remove the versions, but for the newest, that were written before `before`."""
 
 
 class Vectors(Opened, Protocol):
@@ -56,6 +68,7 @@ STORES = {
     "mongodb": "mongo:Mongo",
     "redis": "redis:Redis",
 }
+VERSIONED = ("parquet", "delta", "lance", "lancedb")
 
 
 def opened(settings: Store) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import deltalake
@@ -57,24 +59,55 @@ class Delta:
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
         table = self._table()
-        assert table is not None, "nothing was written yet"
+        if table is None:
+            return pa.table({})
+        return self._found(table, sql.among(str(self.key), keys))
+
+    @staticmethod
+    def _found(table: deltalake.DeltaTable, conditions: Iterable[str]) -> pa.Table:
         engine = deltalake.QueryBuilder().register("t", table)
         queries = (
             f"SELECT * FROM t WHERE {condition}"  # noqa: S608 - literals are escaped
-            for condition in sql.among(str(self.key), keys)
+            for condition in conditions
         )
         found = [_plain(pa.table(engine.execute(query).read_all())) for query in queries]
         return pa.concat_tables(found)
 
-    def delete(self, keys: Sequence[Any]) -> int:
-        table, removed = self._table(), 0
+    def delete(self, keys: Sequence[Any] | None) -> int:
+        table, removed, version = self._table(), 0, self.version()
         if table is None:
             return 0
         for condition in sql.among(str(self.key), keys):
             removed += table.delete(condition)["num_deleted_rows"] or 0
-        # Old files still hold the rows until they are removed.
+        # Old files still hold the rows, and the log their least and greatest values and the keys
+        # of this erasure, until both are removed.
         table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+        self._set_log(table, "interval 0 days", version)
+        table.create_checkpoint()
+        time.sleep(0.002)  # a log as old as the bound is kept, and files have milliseconds
+        table.cleanup_metadata()
+        self._set_log(table, "interval 30 days", version)
         return removed
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        table = self._table()
+        if table is None or column not in {field.name for field in table.schema().fields}:
+            return []
+        found = self._found(table, [sql.texts_among(column, texts)])
+        return list(found[str(self.key)].to_pylist())
+
+    def trim(self, before: datetime) -> None:
+        if table := self._table():
+            hours = max(int((datetime.now(UTC) - before).total_seconds() // 3600), 0)
+            table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+
+    @staticmethod
+    def _set_log(table: deltalake.DeltaTable, kept: str, version: str | None) -> None:
+        """How long the log is kept; a commit that bears the version, as the log's last must."""
+        marked = deltalake.CommitProperties(custom_metadata={MARK: version} if version else None)
+        table.alter.set_table_properties(
+            {"delta.logRetentionDuration": kept}, commit_properties=marked
+        )
 
     def _table(self) -> deltalake.DeltaTable | None:
         try:

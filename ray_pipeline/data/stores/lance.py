@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import lance
@@ -12,6 +12,9 @@ from upath import UPath
 
 from ray_pipeline.data.stores import sql
 from ray_pipeline.job import Store
+
+
+ERASED = "ray_pipeline.erased"
 
 
 class Lance:
@@ -45,11 +48,12 @@ class Lance:
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
         table = self._table()
-        assert table is not None, "nothing was written yet"
+        if table is None:
+            return pa.table({})
         found = [table.to_table(filter=f) for f in sql.among(str(self.key), keys, "`")]
         return pa.concat_tables(found) if found else table.to_table(limit=0)
 
-    def delete(self, keys: Sequence[Any]) -> int:
+    def delete(self, keys: Sequence[Any] | None) -> int:
         table, removed = self._table(), 0
         if table is None:
             return 0
@@ -59,6 +63,8 @@ class Lance:
             table.delete(condition)
         removed = before - table.count_rows()
         # Rows are only marked: write the files anew, and drop the versions that still hold them.
+        # The newest version says how it came to be, so that must not be by a condition on keys.
+        table.update_config({ERASED: newest or ""})
         table.optimize.compact_files(materialize_deletions_threshold=0.0)
         for tag in table.tags.list():
             table.tags.delete(tag)
@@ -66,6 +72,22 @@ class Lance:
         if newest:
             table.tags.create(newest, table.version)
         return removed
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        table = self._table()
+        if table is None or column not in table.schema.names:
+            return []
+        held = sql.texts_among(column, texts, "`")
+        return list(table.to_table(columns=[str(self.key)], filter=held)[0].to_pylist())
+
+    def trim(self, before: datetime) -> None:
+        if table := self._table():
+            newest = self.version()
+            for tag in table.tags.list():
+                if tag != newest:
+                    table.tags.delete(tag)
+            age = max(datetime.now(UTC) - before, timedelta(0))
+            table.cleanup_old_versions(older_than=age, delete_unverified=True)
 
     def _table(self) -> lance.LanceDataset | None:
         if not (UPath(self.url) / "_versions").exists():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import lancedb
@@ -47,26 +47,49 @@ class LanceDb:
         return len(held)
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
-        table = self._table()
+        table = self._opened()
+        if table is None:
+            return pa.table({})
         found = [
             table.search().where(c).limit(sql.MOST).to_arrow()
             for c in sql.among(self.key, keys, "`")
         ]
         return pa.concat_tables(found) if found else table.to_arrow().slice(0, 0)
 
-    def delete(self, keys: Sequence[Any]) -> int:
-        table = self._table()
+    def delete(self, keys: Sequence[Any] | None) -> int:
+        table = self._opened()
+        if table is None:
+            return 0
         before = table.count_rows()
         for condition in sql.among(self.key, keys, "`"):
             table.delete(condition)
         removed = int(before - table.count_rows())
-        if removed:
-            # Rows are only marked until the files are written anew and the old ones are gone: it
-            # warns of readers of the old ones, which is what an erasure is to stop.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        # The newest version says how it came to be: that must not be by a condition on keys.
+        table.to_lance().update_config({"ray_pipeline.erased": self.version() or ""})
+        table.checkout_latest()
+        self._tidied(table, timedelta(0))
         return removed
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        table = self._opened()
+        if table is None or column not in table.schema.names:
+            return []
+        query = table.search().where(sql.texts_among(column, texts, "`")).select([self.key])
+        return list(query.limit(table.count_rows() or 1).to_arrow()[self.key].to_pylist())
+
+    def trim(self, before: datetime) -> None:
+        if table := self._opened():
+            self._tidied(table, max(datetime.now(UTC) - before, timedelta(0)))
+
+    @staticmethod
+    def _tidied(table: Any, age: timedelta) -> None:
+        """Write the files anew, for deleted rows are only marked, and drop versions of that age.
+
+        It warns of readers of the old ones, which is what an erasure is to stop.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            table.optimize(cleanup_older_than=age, delete_unverified=True)
 
     def nearest(self, vector: Sequence[float], count: int = 10, where: str = "") -> pa.Table:
         query = self._table().search(list(vector), vector_column_name=self.vector)
@@ -76,6 +99,11 @@ class LanceDb:
         found = query.to_arrow()
         names = ["distance" if name == "_distance" else name for name in found.column_names]
         return found.rename_columns(names)
+
+    def _opened(self) -> Any:
+        """The table; None where nothing was written yet."""
+        folder = UPath(self.settings.url) / f"{self.settings.table}.lance"
+        return self.database.open_table(self.settings.table) if folder.exists() else None
 
     def _table(self, schema: pa.Schema | None = None) -> Any:
         name = self.settings.table

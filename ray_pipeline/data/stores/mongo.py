@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -47,8 +47,14 @@ class Mongo:
         found = self.rows.find({"_id": {"$in": list(keys)}}, {"_id": 0, VERSION: 0})
         return table(list(found))
 
-    def delete(self, keys: Sequence[Any]) -> int:
-        return int(self.rows.delete_many({"_id": {"$in": list(keys)}}).deleted_count)
+    def delete(self, keys: Sequence[Any] | None) -> int:
+        chosen = {} if keys is None else {"_id": {"$in": list(keys)}}
+        return int(self.rows.delete_many(chosen).deleted_count)
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        as_text = {"$convert": {"input": f"${column}", "to": "string", "onError": None}}
+        found = self.rows.find({"$expr": {"$in": [as_text, sorted(texts)]}}, {"_id": 1})
+        return [document["_id"] for document in found]
 
     def _replaced(self, row: dict[str, Any], version: str) -> pymongo.ReplaceOne[dict[str, Any]]:
         document = {**row, VERSION: version}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.dataset as pads
 from upath import UPath
 
 from ray_pipeline import files
-from ray_pipeline.data import parts
+from ray_pipeline.data import parsing, parts
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Store
 
@@ -47,8 +47,7 @@ class Parquet:
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         others = [known for known in self.versions() if known["version"] != version]
-        text = json.dumps([*others, entry], indent=1)
-        files.write_whole(self.root / "versions.json", text.encode())
+        self._list([*others, entry])
         return count
 
     def read(self, version: str | None = None) -> pa.Table:
@@ -63,8 +62,12 @@ class Parquet:
         rows = self.read()
         return rows.filter(pc.is_in(rows[self._key()], pa.array(keys)))
 
-    def delete(self, keys: Sequence[Any]) -> int:
+    def delete(self, keys: Sequence[Any] | None) -> int:
         newest, removed = self.version(), 0
+        if keys is None:
+            removed = sum(e["rows"] for e in self.versions() if e["version"] == newest)
+            self._keep([])
+            return removed
         for known in self.versions():
             for path in parts.files(self.root / known["version"]):
                 rows = parts.read(path)
@@ -76,6 +79,31 @@ class Parquet:
                     files.write_whole(path, beside.read_bytes())
                     beside.unlink()
         return removed
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        found: list[Any] = []
+        for known in self.versions():
+            for path in parts.files(self.root / known["version"]):
+                if column in (rows := parts.read(path)).column_names:
+                    held = pc.is_in(parsing.as_texts(rows[column]), pa.array(sorted(texts)))
+                    found += rows.filter(held)[self._key()].to_pylist()
+        return list(dict.fromkeys(found))
+
+    def trim(self, before: datetime) -> None:
+        *old, newest = self.versions() or [None]
+        fresh = [e for e in old if e and datetime.fromisoformat(e["written"]) >= before]
+        self._keep([*fresh, newest] if newest else [])
+
+    def _keep(self, entries: list[dict[str, Any]]) -> None:
+        """Remove all versions but these: their folders first, so that none is left unlisted."""
+        names = {entry["version"] for entry in entries}
+        for known in self.versions():
+            if known["version"] not in names:
+                files.clear(self.root / known["version"])
+        self._list(entries)
+
+    def _list(self, entries: list[dict[str, Any]]) -> None:
+        files.write_whole(self.root / "versions.json", json.dumps(entries, indent=1).encode())
 
     def _key(self) -> str:
         if self.key is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,12 +54,31 @@ class Postgres:
     def search(self, keys: Sequence[Any]) -> pa.Table:
         query = sql.SQL("SELECT * FROM {} WHERE {} = ANY(%s)").format(self.table, self._key())
         with self._connected() as connection:
+            if not self._columns(connection):
+                return pa.table({})
             return pa.Table.from_pylist(connection.execute(query, [list(keys)]).fetchall())
 
-    def delete(self, keys: Sequence[Any]) -> int:
-        query = sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(self.table, self._key())
+    def delete(self, keys: Sequence[Any] | None) -> int:
+        query = sql.SQL("DELETE FROM {}").format(self.table)
+        if keys is not None:
+            query += sql.SQL(" WHERE {} = ANY(%s)").format(self._key())
         with self._connected() as connection:
-            return int(connection.execute(query, [list(keys)]).rowcount)
+            if not self._columns(connection) or (keys is not None and not keys):
+                return 0
+            removed = int(connection.execute(query, None if keys is None else [list(keys)]).rowcount)
+        with self._connected() as connection:  # the rows are only marked until then
+            connection.commit()
+            connection.autocommit = True
+            connection.execute(sql.SQL("VACUUM {}").format(self.table))
+        return removed
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        query = sql.SQL("SELECT {} AS key FROM {} WHERE {}::text = ANY(%s)")
+        with self._connected() as connection:
+            if column not in self._columns(connection):
+                return []
+            query = query.format(self._key(), self.table, sql.Identifier(column))
+            return [row["key"] for row in connection.execute(query, [sorted(texts)])]
 
     def nearest(self, vector: Sequence[float], count: int = 10, where: str = "") -> pa.Table:
         condition = sql.SQL(f" WHERE {where}" if where else "")
@@ -82,8 +101,7 @@ class Postgres:
             columns.append(sql.SQL("PRIMARY KEY ({})").format(self._key()))
         create = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
         connection.execute(create.format(self.table, sql.SQL(", ").join(columns)))
-        there = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(self.table))
-        names = [column.name for column in there.description]
+        names = self._columns(connection)
         if names != schema.names:
             raise DataError(
                 f"the table has the columns {', '.join(names)}",
@@ -91,6 +109,14 @@ class Postgres:
                 expected=", ".join(schema.names),
                 hint="drop the table, or write to another",
             )
+
+    def _columns(self, connection: Any) -> list[str]:
+        """The table's columns; none where there is no table."""
+        there = connection.execute("SELECT to_regclass(%s) AS t", [f'"{self.settings.table}"'])
+        if there.fetchone()["t"] is None:
+            return []
+        empty = connection.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(self.table))
+        return [column.name for column in empty.description]
 
     def _take_over(self, connection: Any, names: Sequence[str]) -> None:
         if self.settings.mode == "replace":

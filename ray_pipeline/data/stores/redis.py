@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,7 +43,8 @@ class Redis:
                 for start in range(0, len(batch), BATCH):
                     count += self._put(batch.slice(start, BATCH).to_pylist(), fresh)
             if self.settings.mode == "replace":
-                self._drop(self.client.sdiff([f"{self.table}:keys", fresh]))
+                gone = self.client.sdiff([f"{self.table}:keys", fresh])
+                self._drop(gone, [f"{self.table}:keys"])
                 if count:
                     self.client.rename(fresh, f"{self.table}:keys")
             else:
@@ -74,9 +75,29 @@ class Redis:
             for row in found
         ]
 
-    def delete(self, keys: Sequence[Any]) -> int:
+    def delete(self, keys: Sequence[Any] | None) -> int:
         with self._reached():
-            return self._drop([str(key) for key in keys])
+            chosen = self._members() if keys is None else [str(key) for key in keys]
+            return self._drop(chosen, self._sets())
+
+    def holding(self, column: str, texts: Collection[str]) -> list[Any]:
+        with self._reached():
+            members = self._members()
+        found = []
+        for start in range(0, len(members), BATCH):
+            some = members[start : start + BATCH]
+            rows = self.values(some, [column])
+            found += [key for key, row in zip(some, rows, strict=True) if _text(row, column) in texts]
+        return found
+
+    def _sets(self) -> list[str]:
+        """The sets of keys: the table's, and those of writes that were killed."""
+        found = self.client.scan_iter(match=f"{self.table}:keys*", count=BATCH, _type="SET")
+        return [str(name) for name in found]
+
+    def _members(self) -> list[str]:
+        known = self._sets()
+        return sorted(map(str, self.client.sunion(known))) if known else []
 
     def _put(self, rows: list[dict[str, Any]], fresh: str) -> int:
         pipe = self.client.pipeline(transaction=True)
@@ -94,13 +115,14 @@ class Redis:
         pipe.execute()
         return len(rows)
 
-    def _drop(self, keys: Any) -> int:
+    def _drop(self, keys: Any, sets: Sequence[str]) -> int:
         removed = 0
         listed = list(keys)
         for start in range(0, len(listed), BATCH):
             chosen = listed[start : start + BATCH]
             removed += int(self.client.unlink(*(f"{self.table}:{key}" for key in chosen)))
-            self.client.srem(f"{self.table}:keys", *chosen)
+            for name in sets:
+                self.client.srem(name, *chosen)
         return removed
 
     @contextmanager
@@ -113,3 +135,7 @@ class Redis:
                 where=f"stores, redis {self.table}",
                 hint="check that the server runs, and REDIS_PASSWORD",
             ) from error
+
+
+def _text(row: dict[str, Any], column: str) -> str | None:
+    return str(row[column]) if column in row else None

@@ -116,23 +116,28 @@ def test_an_upsert_overwrites_by_key_and_keeps_the_others(kind, settings):
     assert found["a"]["amount"] == 0.0
 
 
-@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("kind", [*TABLES, "lancedb"])
 def test_what_is_deleted_is_nowhere_any_more(kind, settings, tmp_path):
-    store = stores.opened(settings(kind))
+    vectors = {"vector": "embedding"} if kind == "lancedb" else {}
+    store = stores.opened(settings(kind, **vectors))
     secret = "Ada-Planted-Name"
-    store.write(reader(rows_of([secret, "b", "c"])), "one")
-    store.write(reader(rows_of([secret, "b", "d"])), "two")
+    assert (store.holding("id", {secret}), store.delete([secret])) == ([], 0)  # nothing yet
+    for version, last in (("one", "c"), ("two", "d")):
+        rows = rows_of([secret, "b", last])
+        store.write(reader(with_vectors(rows) if vectors else rows), version)
+    assert store.holding("id", {secret, "nobody"}) == [secret]
+    assert store.holding("visits", {"1"}) == ["b"]
+    assert store.holding("shoe", {"1"}) == []
     assert store.delete([secret, "nobody"]) == 1
     assert store.delete([secret]) == 0
     assert set(by_id(store.search([secret, "b", "d"]))) == {"b", "d"}
-    held = [path for path in (tmp_path / kind).rglob("*") if path.is_file()]
-    data = [path for path in held if path.suffix in (".parquet", ".lance")]
-    for path in data:
-        content = (
-            path.read_bytes()
-            if path.suffix == ".lance"
-            else str(pq.read_table(path).to_pylist()).encode()
-        )
+    assert store.version() == "two"
+    for path in (tmp_path / kind).rglob("*"):
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += str(pq.read_table(path).to_pylist()).encode()
         assert secret.encode() not in content, path
 
 
