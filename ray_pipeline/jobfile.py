@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ray_pipeline.errors import JobError
-from ray_pipeline.job import Job, Source
+from ray_pipeline.job import Job, Label, Source
 
 Location = tuple[str | int, ...]
 
@@ -222,6 +222,7 @@ def _resolved(job: Job, folder: Path) -> Job:
     )
     return job.model_copy(
         update={
+            "label": job.label and _label_placed(job.label, folder),
             "storage": _absolute(job.storage, folder),
             "stores": tuple(
                 store.model_copy(update={"url": _absolute(store.url, folder)})
@@ -230,6 +231,17 @@ def _resolved(job: Job, folder: Path) -> Job:
             "data": job.data.model_copy(update=data),
         }
     )
+
+
+def _label_placed(label: Label, folder: Path) -> Label:
+    functions = {
+        name: function.model_copy(
+            update={"bundle": function.bundle and _absolute(function.bundle, folder)}
+        )
+        for name, function in label.functions.items()
+    }
+    annotations = tuple(_absolute(place, folder) for place in label.annotations)
+    return label.model_copy(update={"functions": functions, "annotations": annotations})
 
 
 def _placed(source: Source, folder: Path) -> Source:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator
 
-from ray_pipeline import report, runs, tracking
+from upath import UPath
+
+from ray_pipeline import audit, report, runs, tracking
 from ray_pipeline.data import (
     balance,
     bias,
@@ -19,10 +21,12 @@ from ray_pipeline.data import (
     steps,
     stores,
 )
-from ray_pipeline.data.privacy import anonymity, findings, tombstones, treatment
+from ray_pipeline.data.labels import annotate
+from ray_pipeline.data.labels.annotate import Wanted
+from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import export, release
-from ray_pipeline.errors import UsageError
+from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job
 from ray_pipeline.model import evaluate, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
@@ -72,16 +76,39 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
     return current.record
 
 
+def annotated(job: Job, wanted: Wanted, out: UPath, watcher: Watcher) -> Record:
+    """Write what annotators should see next to `out`, as tasks for Label Studio; how many of what.
+
+    The job is run as far as its labels; what an earlier run stored is not made again.
+
+    Raises:
+        JobError: the job has no `label` section.
+        PipelineError: a stage failed, or there is nothing to ask.
+    """
+    if job.label is None:
+        raise JobError(
+            "every row of this job has a label",
+            where="label",
+            expected="a section that says how rows get labels",
+            hint="`label: {unvoted: unlabelled}` lets rows be without; `errors: ask` asks about "
+            "labels that look wrong",
+        )
+    record = run(job, watcher, until="label")
+    folder = UPath(job.storage) / job.name / "stages"
+    made = {made["name"]: folder / f"{made['name']}-{made['digest']}" for made in record["stages"]}
+    schema = Schema.model_validate(record["schema"])
+    told = annotate.written(made["clean"], made["label"], job.label, schema, wanted, out=out)
+    audit.write(job.storage, "annotate", what=job.name, output=str(out), rows=told["tasks"])
+    return told
+
+
 def path(run: Run) -> Iterator[Stage]:
     """Each stage of the run's job, as it is passed."""
     job, record = run.job, run.record
+    if job.data.privacy and job.data.privacy.retention_days:
+        record["expired"] = expire.removed(job)
     data = tombstones.settled(job.data, run.root)
-    clean_schema, schema = _schemas(job, data)
-    evaluate.check(job.evaluate, schema)
-    features.check(data.features, history.extended(schema, data.history))
-    balance.check(data.balance, schema)
-    steps.check(data.clean, clean_schema)
-    expectations.check(data.expect, clean_schema)
+    clean_schema, schema = checked(job, data)
     record["schema"] = schema.model_dump(mode="json")
 
     cleaned = yield from _cleaned(run, data, clean_schema)
@@ -152,8 +179,24 @@ def path(run: Run) -> Iterator[Stage]:
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
 
 
+def checked(job: Job, data: Data) -> tuple[Schema, Schema]:
+    """The columns of clean rows, and of labelled ones; each section has been held against them.
+
+    Raises:
+        PipelineError: a source, an export or a bundle cannot be read, or a section names columns
+            that are not there or do not suit it.
+    """
+    clean_schema, schema = _schemas(job, data)
+    evaluate.check(job.evaluate, schema)
+    features.check(data.features, history.extended(schema, data.history))
+    balance.check(data.balance, schema)
+    steps.check(data.clean, clean_schema)
+    expectations.check(data.expect, clean_schema)
+    return clean_schema, schema
+
+
 def _schemas(job: Job, data: Data) -> tuple[Schema, Schema]:
-    """The columns of clean rows, and those once functions have given them labels."""
+    """The columns of clean rows, and those once annotators or functions have given them labels."""
     found = collect.schema(data, labelled=job.label is None)
     if job.label is None:
         return found, found
@@ -169,9 +212,10 @@ def _labelled(
     settings = run.job.label
     if settings is None:
         return cleaned
-    code, rows = labels.code_digest(settings), data.without("history", "split", "balance")
+    code, rows = labels.fingerprint(settings), data.without("history", "split", "balance")
     made = run.stage("label", labels.write, cleaned, settings, rows, schema, depends=code)
     yield made
+    labels.check_trainable(made.record)
     return made
 
 

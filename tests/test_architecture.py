@@ -22,6 +22,7 @@ FLOORS = [
     {"model"},
     {"deploy"},
     {"pipeline", "cluster"},
+    {"commands"},
     {"cli"},
 ]
 

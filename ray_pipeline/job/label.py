@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,7 +65,8 @@ class Function(Settings):
 
 
 class Label(Settings):
-    """Labels by functions that vote. Labels that rows already have are kept."""
+    """Labels by annotators and by functions that vote. Labels that rows already have are kept,
+    unless annotators say otherwise."""
 
     functions: dict[str, Function] = Field(default_factory=dict, description="By name.")
     combine: Literal["majority", "dawid-skene"] = Field(
@@ -73,9 +74,24 @@ class Label(Settings):
         description="`dawid-skene` weighs functions by how they agree with the others. Each must "
         "vote for two classes or more, which a rule cannot; needs the extra `label`.",
     )
+    classes: tuple[str, ...] = Field(
+        (),
+        description="What annotators may choose from, in this order; if empty, the classes that "
+        "rows and functions name.",
+    )
+    annotations: tuple[str, ...] = Field(
+        (),
+        description="Label Studio's exports (JSON or JSON-MIN) of tasks that `annotate` wrote; "
+        "each a file, folder or glob, relative to the job file.",
+    )
+    annotators: Literal["majority", "dawid-skene"] = Field(
+        "majority",
+        description="How several annotators of one row are combined. `dawid-skene` weighs each by "
+        "how they agree with the others; needs the extra `label`.",
+    )
     unvoted: Literal["quarantine", "unlabelled"] = Field(
         "quarantine",
-        description="Rows without a vote: set aside as unusable, or as rows still to be labelled.",
+        description="Rows without a label: set aside as unusable, or as rows still to be labelled.",
     )
     errors: Literal["off", "report", "drop", "ask"] = Field(
         "off",
@@ -84,8 +100,20 @@ class Label(Settings):
     )
     seed: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list(cls, given: Any) -> Any:
+        """One export may stand alone."""
+        if isinstance(given, dict) and isinstance(given.get("annotations"), str):
+            return given | {"annotations": [given["annotations"]]}
+        return given
+
     @model_validator(mode="after")
     def _something_to_do(self) -> Label:
-        if not self.functions and self.errors == "off":
-            raise ValueError("give `functions`, or say what becomes of suspected `errors`")
+        labelling = self.functions or self.annotations or self.unvoted == "unlabelled"
+        if not labelling and self.errors == "off":
+            raise ValueError(
+                "give `functions` or `annotations`, set `unvoted: unlabelled`, or say what becomes "
+                "of suspected `errors`"
+            )
         return self

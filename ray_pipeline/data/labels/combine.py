@@ -6,6 +6,7 @@ model, and there are few patterns however many rows. M functions, K classes, P p
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +39,24 @@ class Model:
         best = int(self.chances[pattern].argmax())
         return self.classes[best], float(self.chances[pattern][best])
 
+    def decided(self, pattern: Pattern) -> str | None:
+        """The likeliest class; None where nobody voted, or two are equally likely."""
+        label, chance = self.label(pattern)
+        tied = label is not None and np.isclose(self.chances[pattern], chance).sum() > 1
+        return None if tied else label
+
+    def dumped(self) -> str:
+        """The model as JSON, which `loaded` reads."""
+        chances = [[pattern, found.tolist()] for pattern, found in self.chances.items()]
+        return json.dumps({"classes": self.classes, "chances": chances})
+
+
+def loaded(text: str) -> Model:
+    """The model that `Model.dumped` wrote."""
+    kept = json.loads(text)
+    chances = {tuple(pattern): np.array(found) for pattern, found in kept["chances"]}
+    return Model(tuple(kept["classes"]), chances)
+
 
 def fitted(counts: Counter[Pattern], method: Literal["majority", "dawid-skene"]) -> Model:
     """The label model for the votes counted by pattern.
@@ -51,18 +70,34 @@ def fitted(counts: Counter[Pattern], method: Literal["majority", "dawid-skene"])
         DataError: no function voted, all for one class, or for `dawid-skene` one of them.
         JobError: crowd-kit is not installed.
     """
-    voted = Counter({pattern: rows for pattern, rows in counts.items() if any(pattern)})
-    classes = tuple(sorted({vote for pattern in voted for vote in pattern if vote is not None}))
+    classes = {vote for pattern in counts for vote in pattern if vote is not None}
     if len(classes) < 2:
         raise DataError(
             f"the functions vote for {len(classes)} classes",
             where="label.functions",
             expected="votes for two classes or more",
         )
-    if method == "majority":
-        shares = {pattern: _shares(pattern, classes) for pattern in voted}
-        return Model(classes, shares)
-    for index, own in enumerate(zip(*voted, strict=True)):
+    if method == "dawid-skene":
+        _check_informative(counts)
+    return modelled(counts, method, where="label.combine")
+
+
+def modelled(
+    counts: Counter[Pattern], method: Literal["majority", "dawid-skene"], where: str
+) -> Model:
+    """The label model of whoever voted, functions or annotators, as `fitted` describes it.
+
+    Raises JobError, which names the setting `where`, if crowd-kit is missing.
+    """
+    voted = Counter({pattern: rows for pattern, rows in counts.items() if any(pattern)})
+    classes = tuple(sorted({vote for pattern in voted for vote in pattern if vote is not None}))
+    if method == "majority" or len(classes) < 2:
+        return Model(classes, {pattern: _shares(pattern, classes) for pattern in voted})
+    return Model(classes, _posteriors(voted, classes, where))
+
+
+def _check_informative(counts: Counter[Pattern]) -> None:
+    for index, own in enumerate(zip(*filter(any, counts), strict=True)):
         if len({vote for vote in own if vote is not None}) == 1:
             raise DataError(
                 f"function {index + 1} votes for one class only",
@@ -70,7 +105,6 @@ def fitted(counts: Counter[Pattern], method: Literal["majority", "dawid-skene"])
                 expected="functions that vote for two classes or more",
                 hint="set `combine: majority`, or join rules to a function of your own",
             )
-    return Model(classes, _posteriors(voted, classes))
 
 
 def figures(counts: Counter[Pattern], names: tuple[str, ...], model: Model) -> list[dict[str, Any]]:
@@ -111,7 +145,7 @@ def _shares(pattern: Pattern, classes: tuple[str, ...]) -> NDArray[np.float64]:
 
 
 def _posteriors(
-    voted: Counter[Pattern], classes: tuple[str, ...]
+    voted: Counter[Pattern], classes: tuple[str, ...], where: str
 ) -> dict[Pattern, NDArray[np.float64]]:
     """P(class | pattern) ∝ P(class) Π P(vote | class), each function by its confusion matrix."""
     try:
@@ -119,8 +153,8 @@ def _posteriors(
     except ImportError as error:
         raise JobError(
             "crowd-kit is not installed",
-            where="label.combine: dawid-skene",
-            hint="pip install 'ray-pipeline[label]', or set `combine: majority`",
+            where=f"{where}: dawid-skene",
+            hint="pip install 'ray-pipeline[label]', or choose `majority`",
         ) from error
     model: Any = DawidSkene(n_iter=100).fit(_answers(voted))
     priors = model.priors_.reindex(classes).fillna(0).to_numpy()

@@ -16,6 +16,8 @@ from upath import UPath
 
 from ray_pipeline.data import features, parts
 from ray_pipeline.data.hashing import row_hashes, shares
+from ray_pipeline.data.labels import identity
+from ray_pipeline.data.labels.settled import Settled
 from ray_pipeline.job import Data, Label
 from ray_pipeline.schema import Schema
 
@@ -62,11 +64,12 @@ def out_of_sample(matrix: Any, labels: NDArray[np.int64], seed: int) -> NDArray[
     return chances
 
 
-def write(out: UPath, settings: Label, data: Data, schema: Schema) -> pa.Table:
+def write(out: UPath, settings: Label, data: Data, schema: Schema, annotated: Settled) -> pa.Table:
     """The suspects among the labelled training rows in `out/rows`; also in `out/suspects.parquet`.
 
-    Columns `file`, `row` (its place there), `label`, `suggested`, `given` and `other` (the
-    probabilities of the two). Rows are prepared as for training and judged by models that did not
+    Columns `file`, `row` (its place there), `item` (its id for annotators), `label`, `suggested`,
+    `given` and `other` (the probabilities of the two). What annotators settled on is no suspect: it
+    has been asked. Rows are prepared as for training and judged by models that did not
     see them; of very many rows, as many as MOST_ROWS, chosen by their hash. If the settings say
     so, their rows are taken out of `out/rows` into `out/quarantine` or `out/unlabelled`.
     """
@@ -82,13 +85,16 @@ def write(out: UPath, settings: Label, data: Data, schema: Schema) -> pa.Table:
     if len(names) > 1:
         chances = out_of_sample(_matrix(prepared.filter(pa.array(kept))), labels, settings.seed)
         found = doubtful(labels, chances)
+    asked = pc.is_valid(annotated.labels(whole.filter(pa.array(kept)))[0])
+    found = found[~asked.to_numpy(zero_copy_only=False)[found]]
     suggested = np.where(np.arange(len(names)) == labels[found, None], -1, chances[found]).argmax(1)
     texts = np.array(classes, dtype=object)[names] if len(names) else np.empty(0, object)
-    places = whole.select(["_file", "_place"]).filter(pa.array(kept)).take(pa.array(found))
+    places = whole.filter(pa.array(kept)).take(pa.array(found))
     table = pa.table(
         {
             "file": pa.array([paths[n].name for n in places["_file"].to_pylist()], pa.string()),
             "row": places["_place"],
+            "item": pa.array(identity.ids(places, identity.columns(schema)), pa.string()),
             "label": pa.array(texts[labels[found]], pa.string()),
             "suggested": pa.array(texts[suggested], pa.string()),
             "given": chances[found, labels[found]],

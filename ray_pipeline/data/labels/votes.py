@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_pipeline import bundle
+from ray_pipeline.data.labels import label_studio
 from ray_pipeline.errors import DataError, JobError
-from ray_pipeline.job import Function, Label, When
+from ray_pipeline.job import Function, Label
 from ray_pipeline.schema import Schema
 
 ABSTAINED = pa.scalar(None, pa.string())
@@ -30,55 +32,57 @@ def votes(rows: pa.Table, functions: dict[str, Function]) -> pa.Table:
 
 
 def check(settings: Label, schema: Schema) -> None:
-    """Refuse rules on columns that are not there, or do not hold what they compare. JobError."""
+    """Refuse rules on columns that are not there, or do not hold what they compare, bundles that
+    have other columns, and exports that cannot be read.
+
+    Raises:
+        BundleError, DataError, JobError: what is wrong, and where.
+    """
+    label_studio.read(settings.annotations, settings.classes)
     for name, function in settings.functions.items():
-        if (rule := function.when) is None:
-            continue
         where = f"label.functions.{name}"
-        if rule.column not in schema.names:
+        if function.bundle is not None:
+            check_bundle(function.bundle, schema, where)
+        if function.when is not None:
+            conditions.check(function.when, schema, where)
+
+
+def check_bundle(path: str, schema: Schema, where: str) -> tuple[str, ...]:
+    """The classes of a bundle that can predict rows of `schema`.
+
+    Raises:
+        BundleError: there is no such bundle.
+        JobError: it does not classify, or reads other columns.
+    """
+    manifest = bundle.opened(path, verify=False).manifest
+    if manifest.classes is None:
+        raise JobError("the bundle predicts values", where=where, expected="one with classes")
+    for column in manifest.schema.features:
+        if column.name not in schema.names:
             known = ", ".join(schema.names)
-            raise JobError(f"no column is called `{rule.column}`", where=where, expected=known)
-        number = schema[rule.column].kind in {"integer", "number"}
-        if not number and (rule.above is not None or rule.below is not None):
-            raise JobError(f"`{rule.column}` is no number", where=where, expected="contains, in …")
-        if number and (rule.contains is not None or rule.matches is not None):
-            raise JobError(f"`{rule.column}` is a number", where=where, expected="above, below, in")
+            raise JobError(f"the bundle reads `{column.name}`", where=where, expected=known)
+    return manifest.classes
 
 
-def code_digest(settings: Label) -> str:
-    """A digest of the files that the user's own functions are in. Raises JobError."""
-    code = hashlib.sha256()
+def fingerprint(settings: Label) -> str:
+    """A digest of what labels hang on besides the settings: the files of the user's own functions,
+    the bundles that vote, the exports of annotations. Raises DataError, JobError."""
+    found = hashlib.sha256(label_studio.fingerprint(settings.annotations).encode())
     for name, function in settings.functions.items():
         if function.call is not None:
             source = inspect.getsourcefile(_imported(function.call, name))
-            code.update(Path(source).read_bytes() if source else b"")
-    return code.hexdigest()[:16]
+            found.update(Path(source).read_bytes() if source else b"")
+        if function.bundle is not None:
+            found.update(bundle.opened(function.bundle).manifest.digest.encode())
+    return found.hexdigest()[:16]
 
 
 def _of(function: Function, rows: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
     if function.when is not None:
-        return pc.if_else(holds(function.when, rows), function.vote, ABSTAINED)
+        return pc.if_else(conditions.holds(function.when, rows), function.vote, ABSTAINED)
     if function.call is not None:
         return _checked(_imported(function.call, name)(rows), rows, name)
     return _predicted(str(function.bundle), function.at_least, rows)
-
-
-def holds(rule: When, rows: pa.Table) -> pa.ChunkedArray:
-    """Whether the rule's condition holds, for each row; a missing value meets none."""
-    values = rows[rule.column]
-    texts = values if pa.types.is_string(values.type) else pc.cast(values, pa.string())
-    found = []
-    if rule.contains is not None:
-        found.append(pc.match_substring(texts, rule.contains, ignore_case=True))
-    if rule.matches is not None:
-        found.append(pc.match_substring_regex(texts, rule.matches))
-    if rule.among is not None:
-        found.append(pc.is_in(values, pa.array(list(rule.among)).cast(values.type)))
-    if rule.above is not None:
-        found.append(pc.greater(values, rule.above))
-    if rule.below is not None:
-        found.append(pc.less(values, rule.below))
-    return pc.fill_null(reduce(pc.and_, found), False)
 
 
 def _imported(path: str, name: str) -> Any:
@@ -104,18 +108,25 @@ def _checked(answer: Any, rows: pa.Table, name: str) -> pa.Array | pa.ChunkedArr
     return pc.cast(answer, pa.string())
 
 
-def _predicted(bundle: str, at_least: float, rows: pa.Table) -> pa.Array:
-    """A bundle's predictions, through MLflow, which every bundle can be opened with."""
-    import mlflow.pyfunc
-
-    try:
-        model = mlflow.pyfunc.load_model(bundle)
-    except mlflow.MlflowException as error:
-        raise JobError(f"no bundle can be opened: {error}", where=f"label: {bundle}") from error
-    named = [column.name for column in model.metadata.get_input_schema().inputs]
-    answer = model.predict(rows.select(named).to_pandas())
+def _predicted(path: str, at_least: float, rows: pa.Table) -> pa.Array:
+    answer = predictions(path, rows)
     return pc.if_else(
         pa.array(answer["probability"] >= at_least),
         pa.array(answer["label"], pa.string()),
         ABSTAINED,
     )
+
+
+def predictions(path: str, rows: pa.Table) -> pd.DataFrame:
+    """What a bundle says of `rows`: `label`, `probability`, `probabilities` by class.
+
+    Through MLflow, which every bundle can be opened with.
+
+    Raises BundleError.
+    """
+    import mlflow.pyfunc
+
+    manifest = bundle.opened(path).manifest
+    named = [column.name for column in manifest.schema.features]
+    answer: pd.DataFrame = mlflow.pyfunc.load_model(path).predict(rows.select(named).to_pandas())
+    return answer

@@ -1,0 +1,245 @@
+"""What each command does: call, then print. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def run(options: argparse.Namespace) -> None:
+    """The whole path: from raw data to an answering endpoint."""
+    from ray_pipeline import cluster, jobfile, pipeline, progress
+
+    job = jobfile.read(options.job, options.set)
+    cluster.connect()
+    with progress.watcher() as watcher:
+        record = pipeline.run(job, watcher, until=options.until)
+    _print(record_result(record), _run_lines(record), options.json)
+
+
+def validate(options: argparse.Namespace) -> None:
+    """Check a job's settings, its sources and a sample of its rows."""
+    from ray_pipeline import jobfile, pipeline
+    from ray_pipeline.data import collect
+
+    job = jobfile.read(options.job, options.set)
+    fingerprint = collect.fingerprint(job.data)
+    _, schema = pipeline.checked(job, job.data)
+    lines = [f"{options.job}: valid", ""]
+    lines += [f"  {column.name:<20} {column.kind:<10} {column.role}" for column in schema]
+    result = {"valid": True, "data": fingerprint, "schema": schema.model_dump(mode="json")}
+    _print(result, lines, options.json)
+
+
+def schema(options: argparse.Namespace) -> None:
+    """Print the job file's JSON Schema."""
+    from ray_pipeline import jobfile
+
+    print(json.dumps(jobfile.json_schema(), indent=2))
+
+
+def init(options: argparse.Namespace) -> None:
+    """Write a small job file and data to start from."""
+    from ray_pipeline import starter
+
+    written = starter.written(options.folder)
+    _print({"job": str(written)}, [f"wrote {written}", f"next: ray-pipeline run {written}"], False)
+
+
+def runs(options: argparse.Namespace) -> None:
+    """List runs, newest first."""
+    from ray_pipeline import runs as store
+
+    records = store.listed(options.storage, options.job)
+    rows = [
+        {
+            "run": record["run"],
+            "job": record["job"]["name"],
+            "status": record["status"],
+            "seconds": record["seconds"],
+            **_headline(record),
+        }
+        for record in records
+    ]
+    lines = [
+        f"{row['run']}  {row['job']:<16} {row['status']:<8} {row['seconds']:>8.1f} s  "
+        + "  ".join(f"{key} {row[key]:.4f}" for key in _HEADLINE if key in row)
+        for row in rows
+    ]
+    _print({"runs": rows}, lines or ["no runs yet"], options.json)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print what a run did."""
+    from ray_pipeline import runs as store
+
+    record = store.found(options.storage, options.run)
+    lines = [record.get("curl") or "nothing is deployed"] if options.curl else _run_lines(record)
+    _print(record, lines, options.json)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print where a run's page is."""
+    from ray_pipeline import runs as store
+
+    record = store.found(options.storage, options.run)
+    _print({"report": record["report"]}, [record["report"]], options.json)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Predict every row of a file with Ray Data."""
+    from ray_pipeline import cluster
+    from ray_pipeline.deploy import batch
+
+    cluster.connect()
+    result = batch.predicted(options.bundle, options.input, options.output)
+    lines = [f"{result['rows_out']:,} rows predicted into {options.output}"]
+    if result["rows_quarantined"]:
+        lines.append(f"{result['rows_quarantined']:,} rows quarantined in {result['quarantine']}")
+    _print(result, lines, options.json)
+
+
+def annotate(options: argparse.Namespace) -> None:
+    """Write the rows that annotators should see next, as tasks for Label Studio."""
+    from upath import UPath
+
+    from ray_pipeline import cluster, jobfile, pipeline, progress
+    from ray_pipeline.data.labels.annotate import Wanted
+
+    job = jobfile.read(options.job, options.set)
+    wanted = Wanted(options.count, options.by, options.bundle, tuple(options.show))
+    cluster.connect()
+    with progress.watcher() as watcher:
+        told = pipeline.annotated(job, wanted, UPath(options.output), watcher)
+    lines = [
+        f"{told['tasks']:,} tasks in {told['output']}, {told['suspects']:,} of them labels that "
+        "look wrong",
+        f"labelling interface: {told['interface']}",
+        "next: annotate, export as JSON, and name the export under `label.annotations`",
+    ]
+    _print(told, lines, options.json)
+
+
+def forget(options: argparse.Namespace) -> None:
+    """Erase one person from all that a job has stored, and prove it by a search."""
+    from ray_pipeline import jobfile
+    from ray_pipeline.data.privacy import forget as erasure
+
+    result = erasure.forgotten(jobfile.read(options.job, options.set), options.subject)
+    lines = erasure.described(result)
+    _print(result, lines, options.json)
+
+
+def audit(options: argparse.Namespace) -> None:
+    """Print who did what to a storage, or verify that nothing in this log was changed."""
+    from ray_pipeline import audit as log
+
+    if options.verify or options.head:
+        result = log.verify(options.storage, options.head or "")
+        _print(
+            result,
+            [f"{result['entries']:,} entries, unbroken; head {result['head']}"],
+            options.json,
+        )
+        return
+    entries = list(log.entries(options.storage))
+    lines = [f"{e['time']}  {e['who']:<12} {e['action']:<8} {e.get('what', '')}" for e in entries]
+    _print({"entries": entries}, lines or ["nothing yet"], options.json)
+
+
+def rotate(options: argparse.Namespace) -> None:
+    """Begin a new key for hashes of personal data; what old keys made still resolves."""
+    from ray_pipeline.data.privacy import keys
+
+    ids = [key.id for key in keys.rotated()]
+    _print({"keys": ids}, [f"new hashes begin with {ids[0]}:"], options.json)
+
+
+def deploy(options: argparse.Namespace) -> None:
+    """Put a bundle behind an endpoint."""
+    from ray_pipeline import bundle, cluster
+    from ray_pipeline.deploy import release
+    from ray_pipeline.job import Serve
+
+    opened = bundle.opened(options.bundle)
+    cluster.connect()
+    live = release.deploy(options.bundle, options.name or opened.manifest.name, Serve())
+    _print(live, [live["endpoint"]], options.json)
+
+
+def endpoints(options: argparse.Namespace) -> None:
+    """List what is live."""
+    from ray_pipeline import cluster
+    from ray_pipeline.deploy import release
+
+    cluster.connect(start=False)
+    live = release.endpoints()
+    lines = [
+        f"{e['name']:<16} {e['version']:<18} {e['status']:<10} {e['replicas']} replicas  {e['url']}"
+        for e in live
+    ]
+    _print({"endpoints": live}, lines or ["nothing is live"], options.json)
+
+
+def up(options: argparse.Namespace) -> None:
+    """Start a local cluster with Serve's fast path."""
+    from ray_pipeline import cluster
+
+    started = cluster.up()
+    _print(started, [f"Ray is up at {started['address']}"], options.json)
+
+
+def down(options: argparse.Namespace) -> None:
+    """Stop the local cluster and the endpoints on it."""
+    from ray_pipeline import cluster
+
+    stopped = cluster.down()
+    _print({"stopped": stopped}, ["stopped" if stopped else "nothing was running"], options.json)
+
+
+def key(options: argparse.Namespace) -> None:
+    """Print the API key, made on first use."""
+    from ray_pipeline.deploy import auth
+
+    print(auth.key(new=options.new))
+
+
+def record_result(record: dict[str, Any]) -> dict[str, Any]:
+    """What `run --json` promises, out of a run's record."""
+    kept = ("name", "seconds", "cached", "rows_in", "rows_out", "rows_quarantined")
+    return {
+        "run": record["run"],
+        "bundle": record.get("bundle"),
+        "endpoint": record.get("endpoint"),
+        "report": record.get("report"),
+        "metrics": record.get("metrics", {}),
+        "stages": [{key: stage[key] for key in kept} for stage in record["stages"]],
+    }
+
+
+_HEADLINE = ("accuracy", "roc_auc", "r2", "rmse")
+
+
+def _headline(record: dict[str, Any]) -> dict[str, float]:
+    metrics = record.get("metrics", {})
+    return {key: metrics[key] for key in _HEADLINE if key in metrics}
+
+
+def _run_lines(record: dict[str, Any]) -> list[str]:
+    lines = [f"run       {record['run']} {record['status']} in {record['seconds']:.1f} s"]
+    if headline := _headline(record):
+        lines.append("test      " + ", ".join(f"{k} {v:.4f}" for k, v in headline.items()))
+    for name in ("bundle", "report", "endpoint"):
+        if record.get(name):
+            lines.append(f"{name:<9} {record[name]}")
+    if record.get("error"):
+        lines += ["error     " + record["error"]["message"]]
+    if record.get("curl"):
+        lines += ["", record["curl"]]
+    return lines
+
+
+def _print(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+    print(json.dumps(result) if as_json else "\n".join(lines))
