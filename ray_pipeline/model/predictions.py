@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from upath import UPath
 
 from ray_pipeline.data import cells, features
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
+
+Answers = Callable[[pa.Table], NDArray[np.float64]]
+"""From raw, typed rows to the outputs of `model_outputs`."""
 
 BATCH_ROWS = 65_536
 MAX_GROUP_VALUES = 50
@@ -47,10 +50,25 @@ def predicted(
         raw = pa.Table.from_batches([batch])
         ready = transform(raw)
         labels.append(ready["label"].to_numpy())
-        numbers, categories = _matrix(ready, "numbers"), _matrix(ready, "categories")
-        outputs.append(model_outputs(model, statistics.label, numbers, categories))
+        outputs.append(_outputs_of(model, statistics.label, ready))
         kept.append(pa.table({name: cells.texts(raw[name]) for name in groups}))
     return Predictions(np.concatenate(labels), np.concatenate(outputs), pa.concat_tables(kept))
+
+
+def answering(model: nn.Module, statistics: Statistics) -> Answers:
+    """A function from raw rows, with or without their labels, to the model's outputs."""
+    transform = features.compiled_arrow(statistics)
+
+    def answers(rows: pa.Table) -> NDArray[np.float64]:
+        unlabelled = rows.select([n for n in rows.column_names if n != statistics.label.name])
+        return _outputs_of(model, statistics.label, transform(unlabelled))
+
+    return answers
+
+
+def _outputs_of(model: nn.Module, label: LabelStatistics, ready: pa.Table) -> NDArray[np.float64]:
+    numbers, categories = _matrix(ready, "numbers"), _matrix(ready, "categories")
+    return model_outputs(model, label, numbers, categories)
 
 
 def model_outputs(
