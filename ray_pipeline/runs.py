@@ -143,7 +143,9 @@ class Run:
         with files.room(path):
             record = function(*(i.path if isinstance(i, Stage) else i for i in inputs), **extras)
         seconds = round(time.monotonic() - begun, 3)
-        _write_json(path / MARKER, {"name": name, "seconds": seconds, "record": record})
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        whole = {"name": name, "seconds": seconds, "made": made, "record": record}
+        _write_json(path / MARKER, whole)
         self.told("write", f"{self.job.name}, stage {name}", digest)
         if "work" in accepted:
             files.clear(path / "work")

@@ -90,7 +90,10 @@ class Privacy(Settings):
         5, ge=2, description="Rows that must share each combination of the quasi-identifiers."
     )
     retention_days: int | None = Field(
-        None, ge=1, description="How long stored rows may be kept; the report says until when."
+        None,
+        ge=1,
+        description="How long stored rows may be kept: each run, and the command `expire`, first "
+        "remove what is older.",
     )
     on_found: Literal["warn", "refuse"] = Field(
         "warn",

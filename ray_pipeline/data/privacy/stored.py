@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -85,18 +85,28 @@ def _is_made_from(stage: UPath, root: UPath, column: str, known: Affected) -> bo
     """Whether a stage is unfinished, or holds rows without the column, made from affected ones."""
     if not (stage / runs.MARKER).exists():
         return True
-    if stage.name not in _beside(root, known):
+    if stage.name not in beside(root, known):
         return False
     return any(not {column, _QUARANTINE} & _names(path) for path in _parquet(stage))
 
 
-def _beside(root: UPath, known: Affected) -> set[str]:
+def bundles_of(root: UPath, stages: set[str]) -> list[dict[str, str]]:
+    """The bundles whose lineage passed through one of `stages`."""
+    found = []
+    for path in sorted(root.glob("bundles/*/manifest.json"), key=str):
+        lineage = json.loads(path.read_text())["lineage"]
+        if stages & {f"{name}-{digest}" for name, digest in lineage.items()}:
+            found.append({"bundle": str(path.parent), "use": "trained on"})
+    return found
+
+
+def beside(root: UPath, known: Collection[str]) -> set[str]:
     """The stages of every run that passed one of `known`."""
     found: set[str] = set()
     for record in root.glob("runs/*/run.json"):
         passed = json.loads(record.read_text()).get("stages") or ()
         names = {f"{stage['name']}-{stage['digest']}" for stage in passed}
-        if names & known.keys():
+        if names & set(known):
             found |= names
     return found
 
