@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ray_pipeline.job.base import Settings
 
 Part = Literal["minute", "hour", "weekday", "day", "month", "day_of_year"]
+
+
+Side = Annotated[int, Field(ge=1, le=1024)]
 
 
 class Constant(Settings):
@@ -48,6 +51,10 @@ class ColumnFeatures(Settings):
     )
     terms: int = Field(1000, ge=1, le=50_000, description="Most frequent terms kept of a text.")
     ngrams: int = Field(1, ge=1, le=3, description="Words that a term may have.")
+    size: tuple[Side, Side] = Field(
+        (64, 64), description="Of an image: the height and width in pixels that all are given."
+    )
+    channels: Literal[1, 3] = Field(3, description="Of an image: 1 for grey, 3 for colours.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> ColumnFeatures:
@@ -70,6 +77,7 @@ KEYS = {
     "category": {"encode", "buckets", "smoothing"},
     "date": {"parts", "cyclic", "trend"},
     "text": {"text", "terms", "ngrams"},
+    "image": {"size", "channels"},
 }
 """The settings that a kind of column has; integers and booleans are numbers."""
 
