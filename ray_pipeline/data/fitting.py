@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import parts, summary
-from ray_pipeline.data.encoders import category, number, target, text
+from ray_pipeline.data.encoders import category, image, number, target, text
+from ray_pipeline.data.encoders.image import Colours
 from ray_pipeline.data.encoders.target import Encodings
 from ray_pipeline.data.hashing import row_sums, shares
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
+    ImageStatistics,
     LabelStatistics,
     NumberStatistics,
     Statistics,
@@ -35,8 +37,9 @@ SAMPLE = 200_000
 class Part(NamedTuple):
     """One file's rows: summaries by column, and sampled numbers [n, S], a row per number column.
 
-    `logs` are the moments of the logarithms, `terms` in how many texts each stands, and `targets`
-    what `target.counted` finds, each by the columns that are encoded so.
+    `logs` are the moments of the logarithms, `terms` in how many texts each stands, `targets`
+    what `target.counted` finds, and `colours` those of images, each by the columns that are
+    encoded so.
     """
 
     rows: int
@@ -45,6 +48,7 @@ class Part(NamedTuple):
     logs: dict[str, Moments]
     terms: dict[str, Counts]
     targets: dict[str, pa.Table]
+    colours: dict[str, Colours]
 
 
 class Fitted(NamedTuple):
@@ -88,6 +92,7 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
         ),
         dates=dates,
         texts=_texts(found, data.features, schema),
+        image=_image(found, data.features),
         label=label,
         missing=schema.missing,
     )
@@ -131,6 +136,12 @@ def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part
             for column in _of_kind(schema, "text")
         },
         _targets(table, schema, features),
+        {
+            column.name: image.colours(
+                table[column.name], image.shape_of(features.of(column.name))
+            )
+            for column in _of_kind(schema, "image")
+        },
     )
 
 
@@ -158,6 +169,10 @@ def _merged(found: list[Part]) -> Part:
         {
             name: pa.concat_tables([part.targets[name] for part in found])
             for name in found[0].targets
+        },
+        {
+            name: reduce(Colours.merged, (part.colours[name] for part in found))
+            for name in found[0].colours
         },
     )
 
@@ -211,6 +226,13 @@ def _texts(found: Part, features: Features, schema: Schema) -> tuple[TextStatist
         )
         for column in _of_kind(schema, "text")
     )
+
+
+def _image(found: Part, features: Features) -> ImageStatistics | None:
+    """The statistics of the image column, of which there is one at most."""
+    for name, colours in found.colours.items():
+        return image.fitted(name, colours, image.shape_of(features.of(name)))
+    return None
 
 
 def _label(column: Column, found: Summary) -> LabelStatistics:
