@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_pipeline import bundle
+from ray_pipeline.data import conditions
 from ray_pipeline.data.labels import label_studio
 from ray_pipeline.errors import DataError, JobError
 from ray_pipeline.job import Function, Label

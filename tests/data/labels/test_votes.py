@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from ray_pipeline.data import conditions
 from ray_pipeline.data.labels import votes
 from ray_pipeline.errors import DataError, JobError
 from ray_pipeline.job import Function, Label, When
@@ -39,7 +40,7 @@ ROWS = pa.table(
     ],
 )
 def test_a_rule_holds_where_its_conditions_do(rule: dict[str, Any], expected: list[int]) -> None:
-    held = votes.holds(When.model_validate(rule), ROWS).to_pylist()
+    held = conditions.holds(When.model_validate(rule), ROWS).to_pylist()
     assert [row for row, holds in enumerate(held) if holds] == expected
 
 
