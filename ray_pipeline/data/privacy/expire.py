@@ -91,14 +91,16 @@ def _emptied(settings: Store, root: UPath, gone: list[UPath], before: datetime) 
     """Remove from a store what stages that are `gone` brought there."""
     store = stores.opened(settings)
     digests = {stage.name.rpartition("-")[2] for stage in gone}
-    count = 0
+    count, is_gone = 0, store.version() in digests
     if settings.mode == "replace":
-        count = store.delete(None) if store.version() in digests else 0
+        count = store.delete(None) if is_gone else 0
     else:
         names = {stage.name for stage in gone}
         kept = [stage for stage in stored.stages(root) if stage.name not in names]
         old = _keys(gone, settings) - _keys(kept, settings)
         count = store.delete(sorted(old, key=str)) if old else 0
+    if is_gone:
+        store.reset()  # the same rows, collected anew, are to be written again
     if settings.kind in stores.VERSIONED:
         store.trim(before)
     return {"kind": settings.kind, "table": settings.table or settings.url, "removed": count}

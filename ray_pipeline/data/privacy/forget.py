@@ -9,7 +9,7 @@ from typing import Any
 from upath import UPath
 
 from ray_pipeline import audit, files
-from ray_pipeline.data import collect, stores
+from ray_pipeline.data import stores
 from ray_pipeline.data.privacy import keys, search, stored, tombstones
 from ray_pipeline.data.privacy.stored import Affected
 from ray_pipeline.data.privacy.subject import Subject
@@ -69,7 +69,7 @@ def forgotten(job: Job, id_: str) -> dict[str, Any]:
         "records": records,
         "search": proof,
         "bundles": _bundles(root, known),
-        "source": collect.places(job.data),
+        "source": [str(place) for place in (job.data.source, job.data.test) if place],
         "predictions": _predictions(job),
     }
 

@@ -33,6 +33,9 @@ class Opened(Protocol):
     def write(self, rows: pa.RecordBatchReader, version: str) -> int:
         """Put `rows` there as `version`; how many there were."""
 
+    def reset(self) -> None:
+        """Forget the version, so that the same is written again. What rows there are stay."""
+
     def search(self, keys: Sequence[Any]) -> pa.Table:
         """The rows of `keys`."""
 

@@ -25,7 +25,7 @@ class Delta:
         table = self._table()
         for commit in table.history() if table else ():
             if MARK in commit:
-                return str(commit[MARK])
+                return str(commit[MARK]).strip() or None
         return None
 
     def write(self, rows: pa.RecordBatchReader, version: str) -> int:
@@ -56,6 +56,10 @@ class Delta:
                 .execute()
             )
         return counted.rows
+
+    def reset(self) -> None:
+        if (table := self._table()) is not None:
+            self._set_log(table, "interval 30 days", None)
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
         table = self._table()
@@ -97,14 +101,14 @@ class Delta:
         return list(found[str(self.key)].to_pylist())
 
     def trim(self, before: datetime) -> None:
-        if table := self._table():
+        if (table := self._table()) is not None:
             hours = max(int((datetime.now(UTC) - before).total_seconds() // 3600), 0)
             table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
 
     @staticmethod
     def _set_log(table: deltalake.DeltaTable, kept: str, version: str | None) -> None:
         """How long the log is kept; a commit that bears the version, as the log's last must."""
-        marked = deltalake.CommitProperties(custom_metadata={MARK: version} if version else None)
+        marked = deltalake.CommitProperties(custom_metadata={MARK: version or " "})
         table.alter.set_table_properties(
             {"delta.logRetentionDuration": kept}, commit_properties=marked
         )

@@ -13,7 +13,6 @@ from upath import UPath
 from ray_pipeline.data.stores import sql
 from ray_pipeline.job import Store
 
-
 ERASED = "ray_pipeline.erased"
 
 
@@ -45,6 +44,11 @@ class Lance:
         tags = table.tags.list()
         (table.tags.update if version in tags else table.tags.create)(version, table.version)
         return int(count)
+
+    def reset(self) -> None:
+        if (table := self._table()) is not None:
+            for tag in table.tags.list():
+                table.tags.delete(tag)
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
         table = self._table()
@@ -81,7 +85,7 @@ class Lance:
         return list(table.to_table(columns=[str(self.key)], filter=held)[0].to_pylist())
 
     def trim(self, before: datetime) -> None:
-        if table := self._table():
+        if (table := self._table()) is not None:
             newest = self.version()
             for tag in table.tags.list():
                 if tag != newest:

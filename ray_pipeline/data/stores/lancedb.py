@@ -20,6 +20,8 @@ from ray_pipeline.job import Store
 INDEXED = 50_000
 """From this many rows on vectors are searched through an index; below, all are compared."""
 
+_VECTORS = "vectors of one length: FixedSizeList<float32>"
+
 
 class LanceDb:
     def __init__(self, settings: Store) -> None:
@@ -45,6 +47,9 @@ class LanceDb:
             table.create_index(metric="cosine", vector_column_name=self.vector, replace=True)
         files.write_whole(self.marker, version.encode())
         return len(held)
+
+    def reset(self) -> None:
+        self.marker.unlink(missing_ok=True)
 
     def search(self, keys: Sequence[Any]) -> pa.Table:
         table = self._opened()
@@ -78,7 +83,7 @@ class LanceDb:
         return list(query.limit(table.count_rows() or 1).to_arrow()[self.key].to_pylist())
 
     def trim(self, before: datetime) -> None:
-        if table := self._opened():
+        if (table := self._opened()) is not None:
             self._tidied(table, max(datetime.now(UTC) - before, timedelta(0)))
 
     @staticmethod
@@ -107,13 +112,18 @@ class LanceDb:
 
     def _table(self, schema: pa.Schema | None = None) -> Any:
         name = self.settings.table
-        if schema is not None:
-            vector = schema.field(self.vector)
-            if not pa.types.is_fixed_size_list(vector.type):
-                raise DataError(
-                    f"column `{self.vector}` holds {vector.type}",
-                    where=f"stores, lancedb {name}",
-                    expected="vectors of one length: FixedSizeList<float32>",
-                )
-            return self.database.create_table(name, schema=schema, exist_ok=True)
-        return self.database.open_table(name)
+        if schema is None:
+            return self.database.open_table(name)
+        vector = schema.field(self.vector)
+        if not pa.types.is_fixed_size_list(vector.type):
+            raise self._unfit(f"column `{self.vector}` holds {vector.type}", _VECTORS)
+        table = self._opened()
+        if table is None:
+            return self.database.create_table(name, schema=schema)
+        if sorted(table.schema.names) != sorted(schema.names):
+            there = f"the table has the columns {', '.join(table.schema.names)}"
+            raise self._unfit(there, ", ".join(schema.names))
+        return table
+
+    def _unfit(self, what: str, expected: str) -> DataError:
+        return DataError(what, where=f"stores, lancedb {self.settings.table}", expected=expected)

@@ -43,6 +43,9 @@ class Mongo:
         )
         return count
 
+    def reset(self) -> None:
+        self.writes.delete_one({"_id": self.settings.table})
+
     def search(self, keys: Sequence[Any]) -> pa.Table:
         found = self.rows.find({"_id": {"$in": list(keys)}}, {"_id": 0, VERSION: 0})
         return table(list(found))

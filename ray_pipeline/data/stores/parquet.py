@@ -58,7 +58,12 @@ class Parquet:
         folder = self.root / chosen
         return pads.dataset(folder.path, filesystem=folder.fs, format="parquet").to_table()
 
+    def reset(self) -> None:
+        self._keep([])  # a folder that no version names is none of the table's rows
+
     def search(self, keys: Sequence[Any]) -> pa.Table:
+        if self.version() is None:
+            return pa.table({})
         rows = self.read()
         return rows.filter(pc.is_in(rows[self._key()], pa.array(keys)))
 

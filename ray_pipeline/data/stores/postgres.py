@@ -51,6 +51,12 @@ class Postgres:
             connection.execute(NOTE, [self.settings.table, version, count])
         return count
 
+    def reset(self) -> None:
+        with self._connected() as connection:
+            connection.execute(WRITES)
+            forget = "DELETE FROM ray_pipeline_writes WHERE table_name = %s"
+            connection.execute(forget, [self.settings.table])
+
     def search(self, keys: Sequence[Any]) -> pa.Table:
         query = sql.SQL("SELECT * FROM {} WHERE {} = ANY(%s)").format(self.table, self._key())
         with self._connected() as connection:
@@ -65,7 +71,9 @@ class Postgres:
         with self._connected() as connection:
             if not self._columns(connection) or (keys is not None and not keys):
                 return 0
-            removed = int(connection.execute(query, None if keys is None else [list(keys)]).rowcount)
+            removed = int(
+                connection.execute(query, None if keys is None else [list(keys)]).rowcount
+            )
         with self._connected() as connection:  # the rows are only marked until then
             connection.commit()
             connection.autocommit = True

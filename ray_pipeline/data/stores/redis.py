@@ -53,6 +53,10 @@ class Redis:
             self.client.set(f"{self.table}:version", version)
         return count
 
+    def reset(self) -> None:
+        with self._reached():
+            self.client.delete(f"{self.table}:version")
+
     def search(self, keys: Sequence[Any]) -> pa.Table:
         found = zip(keys, self.values(keys, None), strict=True)
         return table([{self.key: key, **row} for key, row in found if row])
@@ -87,7 +91,9 @@ class Redis:
         for start in range(0, len(members), BATCH):
             some = members[start : start + BATCH]
             rows = self.values(some, [column])
-            found += [key for key, row in zip(some, rows, strict=True) if _text(row, column) in texts]
+            found += [
+                key for key, row in zip(some, rows, strict=True) if _text(row, column) in texts
+            ]
         return found
 
     def _sets(self) -> list[str]:
