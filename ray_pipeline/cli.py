@@ -87,7 +87,8 @@ def _add_jobs(command: Command) -> None:
     )
     erasing = command(commands.forget, "JOB")
     erasing.add_argument("--subject", required=True, metavar="ID", help="whose rows they are")
-    for parser in (validating, running, asking, erasing):
+    expiring = command(commands.expire, "JOB")
+    for parser in (validating, running, asking, erasing, expiring):
         parser.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
         )

@@ -132,6 +132,15 @@ def forget(options: argparse.Namespace) -> None:
     _print(result, lines, options.json)
 
 
+def expire(options: argparse.Namespace) -> None:
+    """Remove the rows that a job has stored for longer than it says they may be kept."""
+    from ray_pipeline import jobfile
+    from ray_pipeline.data.privacy import expire as retention
+
+    result = retention.expired(jobfile.read(options.job, options.set))
+    _print(result, retention.described(result), options.json)
+
+
 def audit(options: argparse.Namespace) -> None:
     """Print who did what to a storage, or verify that nothing in this log was changed."""
     from ray_pipeline import audit as log
