@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import auth, inference
+from ray_pipeline.deploy import auth, inference, pictures
 from ray_pipeline.deploy.asgi import (
     Receive,
     Response,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # its client is an extra
     from ray_pipeline.deploy.online import Lookup
 
 Prediction = dict[str, Any]
+Read = TypeVar("Read")
 
 
 class Batcher:
@@ -119,6 +120,7 @@ class Endpoint:
             manifest.schema,
             settings.max_rows,
             serving.readers(manifest.cleaning, manifest.schema),
+            pictures.image_of(manifest),
         )
         self._batcher = Batcher(self._outputs, settings.max_rows)
         self._predictor, self._manifest = predictor, manifest
@@ -163,7 +165,7 @@ class Endpoint:
                     code="too_large",
                     where="body",
                 )
-            request, rows = inference.request(body, self._protocol)
+            request, rows = await self._read(lambda: inference.request(body, self._protocol))
             outputs = await self._batcher.results(rows)
             answer = inference.answer(request, outputs, self._manifest)
             response = Response(200, encoded(answer), rows=len(rows))
@@ -197,8 +199,13 @@ class Endpoint:
 
     async def _rows(self, body: bytes) -> Rows:
         if self._online is None:
-            return self._protocol.rows(body)
-        return self._protocol.checked(await self._online.filled(self._protocol.documents(body)))
+            return await self._read(lambda: self._protocol.rows(body))
+        filled = await self._online.filled(self._protocol.documents(body))
+        return await self._read(lambda: self._protocol.checked(filled))
+
+    async def _read(self, read: Callable[[], Read]) -> Read:
+        """`read()`; in a thread where there are images, which take a while to decode."""
+        return read() if self._protocol.image is None else await asyncio.to_thread(read)
 
     def _outputs(self, rows: Rows) -> list[Any]:
         return plain_numbers(self._predictor.predict(self._protocol.columns(rows)))

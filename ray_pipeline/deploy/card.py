@@ -151,7 +151,7 @@ def _inputs(schema: Schema) -> list[dict[str, Any]]:
     # Numbers are `any`: MLflow takes neither pandas' float columns (integers with a gap) as long
     # nor its integer columns as double; how they are read is checked when they are.
     # Dates may come as texts, times or numbers.
-    kinds = {"category": "string", "text": "string", "boolean": "boolean"}
+    kinds = {"category": "string", "text": "string", "boolean": "boolean", "image": "binary"}
     return [
         {"type": kinds.get(column.kind, "any"), "name": column.name, "required": True}
         for column in schema.features

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.data import dates
-from ray_pipeline.data.statistics import Statistics
+from ray_pipeline.data.media import pixels
+from ray_pipeline.data.statistics import ImageStatistics, Statistics
 
 _WORDS = 8
 
@@ -20,7 +22,8 @@ def statistics(opened: Bundle) -> Statistics:
 def example_row(opened: Bundle) -> dict[str, Any]:
     """The median of each number and date and the most frequent value of each category.
 
-    None where there was no value in training, and the most frequent words of a text.
+    None where there was no value in training, the most frequent words of a text, and of images
+    their mean colour.
     """
     known = statistics(opened)
     medians = {column.name: column.median for column in known.numbers}
@@ -33,6 +36,8 @@ def example_row(opened: Bundle) -> dict[str, Any]:
             row[column.name] = next(iter(values[column.name]), None)
         elif column.kind == "text":
             row[column.name] = words[column.name] or None
+        elif column.kind == "image":
+            row[column.name] = known.image and _mean_image(known.image)
         elif column.kind == "date":
             row[column.name] = dates.shown(days[column.name])
         elif column.kind == "boolean":
@@ -42,3 +47,8 @@ def example_row(opened: Bundle) -> dict[str, Any]:
         else:
             row[column.name] = medians[column.name]
     return row
+
+
+def _mean_image(image: ImageStatistics) -> str:
+    content = pixels.png(pixels.plain(image.filler, image.shape))
+    return base64.b64encode(content).decode()

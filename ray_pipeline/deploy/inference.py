@@ -15,6 +15,7 @@ from ray_pipeline.errors import RequestError
 DATATYPES = {
     **{"integer": "INT64", "number": "FP64", "boolean": "BOOL"},
     **{"category": "BYTES", "date": "BYTES", "text": "BYTES"},
+    "image": "BYTES",  # in base64
 }
 
 

@@ -18,6 +18,11 @@ _JSON_TYPES: dict[str, list[str]] = {
     "category": ["string", "number", "boolean", "null"],
     "date": ["string", "number", "null"],
     "text": ["string", "null"],
+    "image": ["string", "null"],
+}
+_MEANINGS = {
+    "date": "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; ",
+    "image": "An image file (JPEG, PNG, WebP, …) in base64; ",
 }
 _ERRORS = {
     400: "The body is not JSON.",
@@ -135,11 +140,12 @@ def _row(manifest: Manifest, example: dict[str, Any], stored: Sequence[str] = ()
 def _property(column: Column, example: Any, as_text: bool) -> dict[str, Any]:
     """`as_text`: a text is read, too, by the job's `units`, `dates` or `replace`."""
     bounds = {"minimum": -(2**63), "maximum": 2**63 - 1} if column.kind == "integer" else {}
-    meaning = "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; "
+    encoding = {"format": "byte", "contentEncoding": "base64"} if column.kind == "image" else {}
     return {
         "type": list(dict.fromkeys([*_JSON_TYPES[column.kind], *["string"] * as_text])),
         **bounds,
-        "description": f"{meaning if column.kind == 'date' else ''}null means no value.",
+        **encoding,
+        "description": f"{_MEANINGS.get(column.kind, '')}null means no value.",
         "examples": [example],
     }
 

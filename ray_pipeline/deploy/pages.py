@@ -76,6 +76,8 @@ def _fields(opened: Bundle, example: dict[str, Any]) -> list[dict[str, Any]]:
             return {**made, "choices": values[column.name][:_MAX_CHOICES], "hint": ""}
         if column.kind == "text":
             return {**made, "choices": (), "hint": "text"}
+        if column.kind == "image":
+            return {**made, "choices": (), "hint": "an image; without one, a plain one is sent"}
         if column.kind == "date":
             seen = days[column.name]
             first, last = dates.shown(seen.minimum), dates.shown(seen.maximum)

@@ -4,7 +4,8 @@ A row carries every feature column; null means no value. Columns that the schema
 model does not read (the label, ignored ones) may be there and are not looked at; any other is an
 error. Integer columns take whole numbers (5 and 5.0), number columns any number, boolean columns
 true and false; category columns take texts, and numbers and booleans as their text; text columns
-take texts; date columns ISO 8601 texts, and numbers as seconds since 1970 in UTC.
+take texts; date columns ISO 8601 texts, and numbers as seconds since 1970 in UTC; image columns
+an image file in base64.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_pipeline.data import dates
+from ray_pipeline.data.statistics import ImageStatistics
+from ray_pipeline.deploy import pictures
 from ray_pipeline.errors import RequestError
 from ray_pipeline.schema import TEXTS, Column, Schema
 
@@ -36,6 +39,7 @@ _TYPES: dict[str, Any] = {
     "category": str | int | float | bool | None,
     "date": datetime | int | float | None,
     "text": str | None,
+    "image": Any,  # a text or null, and then pixels
 }
 EXPECTED = {
     "integer": "integer",
@@ -44,6 +48,7 @@ EXPECTED = {
     "category": "text",
     "date": "date (ISO 8601, or seconds since 1970)",
     "text": "text",
+    "image": "an image file (JPEG, PNG, WebP, …) in base64",
 }
 
 
@@ -54,6 +59,7 @@ class Protocol:
         schema: the columns, from the bundle.
         max_rows: rows that a request may carry.
         readers: by column, what reads a text that stands for a number or a date.
+        image: what the model knows of its image column, if it reads one.
     """
 
     def __init__(
@@ -61,7 +67,9 @@ class Protocol:
         schema: Schema,
         max_rows: int,
         readers: Mapping[str, Callable[[str], Any]] | None = None,
+        image: ImageStatistics | None = None,
     ) -> None:
+        self.image = image
         self.features = schema.features
         self.max_rows = max_rows
         self._readers = dict(readers or {})
@@ -72,7 +80,8 @@ class Protocol:
         self._values = _values_getter(len(self.features))
         kinds = [column.kind for column in self.features]
         self._texts_at = [index for index, kind in enumerate(kinds) if kind in TEXTS]
-        self._numbers = [index for index, kind in enumerate(kinds) if kind not in TEXTS]
+        self._numbers = [index for index, kind in enumerate(kinds) if kind not in (*TEXTS, "image")]
+        self._images = [index for index, kind in enumerate(kinds) if kind == "image"]
         self._dates = [index for index, kind in enumerate(kinds) if kind == "date"]
         self._names = [self.features[index].name for index in (*self._numbers, *self._texts_at)]
 
@@ -91,7 +100,7 @@ class Protocol:
             return self._rows_checked(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise not_json(error) from error
-        return rows
+        return self._pictured(rows)
 
     def rows_from(self, columns: Mapping[str, Sequence[Any]], count: int) -> Rows:
         """The rows of a request that came by column, each a sequence of `count` values.
@@ -100,15 +109,14 @@ class Protocol:
             RequestError: as `rows` does.
         """
         self._check_count(count)
-        return [
-            self._row_checked(index, {name: values[index] for name, values in columns.items()})
-            for index in range(count)
-        ]
+        return self.checked(
+            [{name: values[index] for name, values in columns.items()} for index in range(count)]
+        )
 
     def columns(self, rows: Rows) -> Columns:
         """What a Predictor reads: float64 [N] with NaN, or object [N] of str with "", by column.
 
-        Dates are seconds since 1970.
+        Dates are seconds since 1970; images are pixels [N, H, W, C].
         """
         by_column: list[Any] = list(zip(*map(self._values, rows), strict=True))
         for index in self._dates:
@@ -119,7 +127,8 @@ class Protocol:
         # One array for all columns of a kind costs less than one each; None becomes NaN.
         numbers = np.array([by_column[index] for index in self._numbers], np.float64)
         texts = np.array([self._texts(by_column[index]) for index in self._texts_at], np.object_)
-        return dict(zip(self._names, (*numbers, *texts), strict=True))
+        found = dict(zip(self._names, (*numbers, *texts), strict=True))
+        return found | {self.features[at].name: np.stack(by_column[at]) for at in self._images}
 
     def _texts(self, values: Iterable[Any]) -> list[str]:
         missing = self._missing
@@ -147,7 +156,17 @@ class Protocol:
 
     def checked(self, rows: Sequence[Any]) -> Rows:
         """Rows as they stood in a body, decoded. Raises RequestError: 422, and where."""
-        return [self._row_checked(index, row) for index, row in enumerate(rows)]
+        return self._pictured([self._row_checked(index, row) for index, row in enumerate(rows)])
+
+    def _pictured(self, rows: Rows) -> Rows:
+        """The rows with pixels in the place of their images' texts. Raises RequestError."""
+        for index in self._images:
+            assert self.image is not None, "a model reads each image column that its schema has"
+            field = f"f{index}"
+            texts = [getattr(row, field) for row in rows]
+            for row, found in zip(rows, pictures.requested(texts, self.image), strict=True):
+                setattr(row, field, found)
+        return rows
 
     def _check_count(self, count: int) -> None:
         if count == 0:
@@ -263,8 +282,8 @@ def _fits(column: Column, value: Any) -> bool:
         return True
     if column.kind == "boolean" or isinstance(value, bool):
         return isinstance(value, bool) and column.kind in ("boolean", "category")
-    if column.kind in TEXTS:
-        return isinstance(value, str if column.kind == "text" else (str, int, float))
+    if column.kind in (*TEXTS, "image"):
+        return isinstance(value, (str, int, float) if column.kind == "category" else str)
     if column.kind == "date" and isinstance(value, str):
         return dates.moment(value) is not None
     if column.kind == "integer":

@@ -20,18 +20,26 @@ _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def pixels(content: bytes, shape: Shape) -> Pixels:
-    """An encoded image as [H, W, C], upright, stretched to `shape`; transparency is left out.
-
-    Of several images in one file it is the first. A large JPEG is drawn at up to an eighth of its
-    size, but no smaller than twice `shape`, before it is shrunk: that takes a third of the time.
+    """An encoded image as [H, W, C]; of several images in one file, the first.
 
     Raises:
         Unreadable: the bytes are no image that can be used.
     """
+    return drawn(images.opened(content), shape)
+
+
+def drawn(image: Any, shape: Shape) -> Pixels:
+    """An opened Pillow image as [H, W, C]: upright, stretched to `shape`, without transparency.
+
+    A large JPEG is drawn at down to an eighth of its size, but no smaller than twice `shape`,
+    before it is shrunk: that takes a third of the time.
+
+    Raises:
+        Unreadable: its pixels cannot be read.
+    """
     pillow = library("PIL.Image", "media")
     height, width, channels = shape
     mode = "L" if channels == 1 else "RGB"
-    image = images.opened(content)
     side = 2 * max(height, width)  # of either side: the image may be lying
     image.draft(mode, (side, side))
     image = _eight_bits(_upright(images.loaded(image))).convert(mode)
@@ -46,17 +54,22 @@ def stacked(contents: Iterable[bytes | None], shape: Shape, filler: Iterable[int
     Raises:
         Unreadable: one of them is no image that can be used.
     """
-    absent = np.broadcast_to(np.array(list(filler), np.uint8), shape)
-    found = [pixels(content, shape) if content else absent for content in contents]
+    absent = plain(filler, shape)
+    found = [absent if content is None else pixels(content, shape) for content in contents]
     return np.stack(found) if found else np.empty((0, *shape), np.uint8)
+
+
+def plain(colour: Iterable[int], shape: Shape) -> Pixels:
+    """An image [H, W, C] of one colour."""
+    return np.broadcast_to(np.array(list(colour), np.uint8), shape)
 
 
 def png(picture: Pixels) -> bytes:
     """Pixels [H, W, C] as a PNG file."""
     pillow = library("PIL.Image", "media")
     with io.BytesIO() as buffer:
-        plain = picture[:, :, 0] if picture.shape[2] == 1 else picture
-        pillow.fromarray(np.ascontiguousarray(plain)).save(buffer, "PNG", optimize=True)
+        planes = picture[:, :, 0] if picture.shape[2] == 1 else picture
+        pillow.fromarray(np.ascontiguousarray(planes)).save(buffer, "PNG", optimize=True)
         return buffer.getvalue()
 
 

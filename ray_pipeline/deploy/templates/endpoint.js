@@ -3,7 +3,21 @@
 const form = document.getElementById("form");
 const at = (id) => document.getElementById(id);
 
-function value(field) {
+async function base64(file) {
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+  return url.slice(url.indexOf(",") + 1);
+}
+
+async function value(field) {
+  if (field.dataset.kind === "image") {
+    const input = field.querySelector("input");
+    return input.files.length ? base64(input.files[0]) : input.dataset.value || null;
+  }
   const text = field.querySelector("input, select, textarea").value.trim();
   if (text === "") return null;
   if (field.dataset.kind === "boolean") return text === "true";
@@ -45,13 +59,15 @@ function predicted(prediction) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button");
-  const row = {};
-  for (const field of form.querySelectorAll("[data-name]")) row[field.dataset.name] = value(field);
   const headers = { "Content-Type": "application/json" };
   if (at("key")) headers["X-API-Key"] = at("key").value.trim();
   button.disabled = true;
   const begun = performance.now();
   try {
+    const row = {};
+    for (const field of form.querySelectorAll("[data-name]")) {
+      row[field.dataset.name] = await value(field);
+    }
     const response = await fetch(form.dataset.path, {
       method: "POST", headers, body: JSON.stringify({ rows: [row] }),
     });
