@@ -35,8 +35,8 @@ _EXTENSIONS = {
     ".ppm": {"PPM"},
     ".pgm": {"PPM"},
 }
-FORMATS = tuple(sorted(set().union(*_EXTENSIONS.values())))
-"""What is decoded. Pillow knows others, of which some start programs."""
+FORMATS = tuple(sorted(set().union(*_EXTENSIONS.values()) - {"MPO"}))
+"""What is decoded; MPO begins as a JPEG. Pillow knows others, of which some start programs."""
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I"})
 """Kinds of pixels that become grey or colours; of sixteen bits there are several spellings."""
 
@@ -97,10 +97,11 @@ def loaded(image: Any) -> Any:
 
 def faults(images: pa.ChunkedArray) -> pa.Array:
     """Why each of `images` (bytes) cannot be decoded, null for those that can, and for null."""
-    return pa.array([_fault(image.as_py()) for image in images], pa.string())
+    return pa.array([fault(image.as_py()) for image in images], pa.string())
 
 
-def _fault(content: bytes | None) -> str | None:
+def fault(content: bytes | None) -> str | None:
+    """Why an image cannot be decoded, None if it can."""
     if content is None:
         return None
     try:
