@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Bound, Fraction, Settings
 from ray_pipeline.job.clean import Clean
@@ -25,6 +26,7 @@ from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
 
 __all__ = [
+    "Augment",
     "Balance",
     "Bound",
     "Clean",

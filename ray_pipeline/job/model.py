@@ -23,9 +23,15 @@ class Trees(Settings):
 class Model(Settings):
     name: str = Field(
         "mlp",
-        description="`mlp`, `resnet`, `ft_transformer`, `trees`, or your own as module:function; "
+        description="`mlp`, `resnet`, `ft_transformer`, `trees`; of images `cnn` or `convnet`; or "
+        "your own as module:function; "
         "`auto` lets the search choose among those that suit the data.",
         examples=["resnet"],
+    )
+    base: str | None = Field(
+        None,
+        description="Weights to begin with, of a `convnet`: a folder or a hub's id, with "
+        "config.json and model.safetensors.",
     )
     width: int = Field(128, ge=1, description="Units in a hidden layer; of a token, if `heads`.")
     depth: int = Field(2, ge=1, le=64, description="Hidden layers, residual or attention blocks.")
