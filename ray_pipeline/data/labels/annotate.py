@@ -77,6 +77,8 @@ def written(
         JobError: fewer than two classes are known, or a bundle does not fit.
         UsageError: a column is unknown, or nothing can say what is uncertain.
     """
+    if wanted.count < 1:
+        raise UsageError(f"{wanted.count} tasks are none", where="--count", expected="1 or more")
     shown = _shown(schema, wanted)
     if wanted.by == "uncertainty" and not (wanted.bundle or settings.functions):
         raise UsageError(

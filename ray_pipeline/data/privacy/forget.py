@@ -27,8 +27,8 @@ def forgotten(job: Job, id_: str) -> dict[str, Any]:
     when the same command is given again. The source is the user's: it is named, not changed.
 
     Returns `rows` removed, `dropped` stages, `stores`, `records` changed, `search` (what was looked
-    through, and what was left), `bundles` made from the person's rows, `source`, and `predictions`
-    that were written to files of the user's.
+    through, and what was left), `bundles` made from the person's rows, `source`, and the files of the
+    user's that rows were written to: `predictions`, and `annotations` (tasks and answers).
 
     Raises:
         JobError: the job names no subject, or a run of it is going on.
@@ -71,6 +71,7 @@ def forgotten(job: Job, id_: str) -> dict[str, Any]:
         "bundles": _bundles(root, known),
         "source": [str(place) for place in (job.data.source, job.data.test) if place],
         "predictions": _predictions(job),
+        "annotations": _annotations(job),
     }
 
 
@@ -131,6 +132,16 @@ def _predictions(job: Job) -> list[str]:
     )
 
 
+def _annotations(job: Job) -> list[str]:
+    """Files with tasks for annotators, by the audit log, and with their answers."""
+    asked = {
+        entry["output"]
+        for entry in audit.entries(job.storage)
+        if entry["action"] == "annotate" and entry["what"] == job.name
+    }
+    return sorted(asked | set(job.label.annotations if job.label else ()))
+
+
 def described(result: dict[str, Any]) -> list[str]:
     """What `forgotten` did, in lines for whoever gave the command."""
     looked = result["search"]
@@ -148,5 +159,8 @@ def described(result: dict[str, Any]) -> list[str]:
     ]
     lines += [f"{b['use']} this person, retrain it: {b['bundle']}" for b in result["bundles"]]
     lines += [f"yours, not searched: predictions in {path}" for path in result["predictions"]]
+    lines += [
+        f"yours, not searched: rows shown to annotators in {p}" for p in result["annotations"]
+    ]
     lines += [f"yours, and left out from now on: {place}" for place in result["source"]]
     return lines
