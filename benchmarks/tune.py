@@ -187,7 +187,7 @@ def epochs_of(model: Any, train: Any, described: Any, sides: Any) -> Iterator[tu
     """Validation loss and score after each epoch of training a network of these settings."""
     import torch
 
-    from ray_pipeline.model import loop, zoo
+    from ray_pipeline.model import loop, schedule, zoo
 
     torch.manual_seed(train.seed)
     network = zoo.build(model, loop.inputs(described))
@@ -195,11 +195,11 @@ def epochs_of(model: Any, train: Any, described: Any, sides: Any) -> Iterator[tu
         network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
     )
     steps = train.epochs * (len(sides["train"]["label"]) // train.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: loop.rate_factor(step, steps)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule.rate_factor(train, step, steps)
     )
     for _ in range(train.epochs):
-        train_one_epoch(network, optimizer, schedule, sides["train"], train)
+        train_one_epoch(network, optimizer, rate, sides["train"], train)
         yield judged(network, sides["validation"])
 
 

@@ -18,12 +18,13 @@ from ray_pipeline.job.features import Features
 from ray_pipeline.job.history import History
 from ray_pipeline.job.judge import Compress, Evaluate
 from ray_pipeline.job.label import Function, Label, When
-from ray_pipeline.job.model import Model, Range, Train, Tune
+from ray_pipeline.job.model import Model, Range, Tune
 from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.serve import Online, Replicas, Serve
 from ray_pipeline.job.source import Join, Source
 from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
+from ray_pipeline.job.train import Elastic, Offload, Train
 
 __all__ = [
     "Augment",
@@ -33,6 +34,7 @@ __all__ = [
     "ColumnSettings",
     "Compress",
     "Data",
+    "Elastic",
     "Evaluate",
     "Expectation",
     "Features",
@@ -43,6 +45,7 @@ __all__ = [
     "Join",
     "Label",
     "Model",
+    "Offload",
     "Online",
     "Privacy",
     "Range",

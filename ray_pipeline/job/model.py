@@ -1,8 +1,8 @@
-"""The network, its training, and the search for both their settings."""
+"""The network, and the search for its settings and those of its training."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -50,42 +50,6 @@ class Model(Settings):
     frequency_scale: float = Field(
         4.0, gt=0, description="Standard deviation of the frequencies at the start of training."
     )
-
-
-class Train(Settings):
-    strategy: Literal["auto", "ddp", "zero1", "zero2", "zero3"] = Field(
-        "auto",
-        description="How workers share the work: plain data parallel, or a DeepSpeed ZeRO stage.",
-    )
-    workers: int | Literal["auto"] = Field(
-        "auto",
-        description="Training processes. `auto`: one per GPU, or one inside the driver where the "
-        "cluster has no GPU; 0 asks for the latter.",
-    )
-    cpus: float = Field(1, gt=0, description="CPUs for a worker.")
-    epochs: int = Field(12, ge=1)
-    batch_size: int = Field(512, ge=1, description="Rows per step, over all workers.")
-    learning_rate: float = Field(
-        2e-3, gt=0, description="Highest rate: reached after a tenth of the steps, then falls to 0."
-    )
-    weight_decay: float = Field(1e-4, ge=0)
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    patience: int = Field(
-        4, ge=1, description="Stop after this many epochs without a lower validation loss."
-    )
-    feed: Literal["auto", "memory", "stream"] = Field(
-        "auto",
-        description="`memory` shares the prepared rows through Ray's object store; `stream` reads "
-        "them again each epoch; `auto` streams what exceeds a quarter of that store.",
-    )
-    seed: int = 0
-
-    @field_validator("workers")
-    @classmethod
-    def _not_negative(cls, workers: int | str) -> int | str:
-        if isinstance(workers, int) and workers < 0:
-            raise ValueError("must be 0 or more, or auto")
-        return workers
 
 
 class Range(Settings):

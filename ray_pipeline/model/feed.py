@@ -5,38 +5,39 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from upath import UPath
 
+from ray_pipeline.data.matrices import INPUTS, Matrices, matrices
 from ray_pipeline.errors import TrainingError
+from ray_pipeline.model.batches import CHUNK, POOL, bucketed, chunks, lengths, trimmed
 
-CHUNK = 8192
-"""Rows of a validation chunk."""
+__all__ = ["Feed", "Matrices", "MemoryFeed", "Place", "Rows", "StreamFeed", "dataset", "matrices"]
+
 SHUFFLE_BATCHES = 32
 """Batches that a streamed row is shuffled among."""
 
-Matrices = Mapping[str, NDArray[Any]]
-
 
 class Rows(NamedTuple):
-    """`numbers` [N, F] float32, `categories` [N, C] integer, `label` [N].
+    """What a network is called with, by name, and what it should say: `label` [N].
 
-    `weight` [N] float32 is what a training row counts for in the loss; None where all count alike.
+    Of `inputs` those are there that the rows have: `numbers` [N, F] float32, `categories` [N, C]
+    integer, `tokens` [N, T] integer, -1 after a text's end, `image` [N, H, W, C] uint8. `weight`
+    [N] float32 is what a training row counts for in the loss; None where all count alike.
     """
 
-    numbers: Tensor
-    categories: Tensor
+    inputs: dict[str, Tensor]
     label: Tensor
     weight: Tensor | None = None
 
@@ -48,7 +49,8 @@ class Rows(NamedTuple):
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Rows:
         """Each part changed in the same way."""
         weight = None if self.weight is None else change(self.weight)
-        return Rows(change(self.numbers), change(self.categories), change(self.label), weight)
+        inputs = {name: change(part) for name, part in self.inputs.items()}
+        return Rows(inputs, change(self.label), weight)
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Feed(Protocol):
     steps: int
     share: int
 
-    def training(self, epoch: int) -> Iterator[Rows]:
-        """The epoch's `steps` batches of `share` rows, in an order drawn from the seed."""
+    def training(self, epoch: int, start: int = 0) -> Iterator[Rows]:
+        """The epoch's `steps` batches of `share` rows, in an order drawn from the seed, from the
+        batch `start` on."""
 
     def validation(self) -> Iterator[Rows]:
         """This worker's part of the validation rows; together the parts are all of them."""
@@ -79,7 +82,8 @@ class MemoryFeed:
     """Matrices in memory. The order of an epoch is the same for any number of workers.
 
     Each step takes the next `batch_size` rows of a permutation, a slice for each worker. Rows
-    left over at the end of an epoch, fewer than a batch, wait for another permutation.
+    left over at the end of an epoch, fewer than a batch, wait for another permutation. Texts are
+    put among others of about their length.
     """
 
     def __init__(
@@ -91,25 +95,27 @@ class MemoryFeed:
         self.held_out = rows(validation).mapped(itemgetter(own)).to(place.device)
         self.total = len(self.train.label)
         self.share, self.steps = _shared(self.total, batch_size, place.world)
+        tokens = self.train.inputs.get("tokens")
+        self.lengths = None if tokens is None else lengths(tokens)
 
-    def training(self, epoch: int) -> Iterator[Rows]:
+    def training(self, epoch: int, start: int = 0) -> Iterator[Rows]:
         generator = torch.Generator().manual_seed(self.place.seed * 1_000_003 + epoch)
         order = torch.randperm(self.total, generator=generator).to(self.place.device)
         width = self.share * self.place.world
-        numbers, categories, label, weight = self.train
-        for step in range(self.steps):
-            start = step * width + self.place.rank * self.share
-            index = order[start : start + self.share]
+        if self.lengths is not None:
+            order = bucketed(order, self.lengths, width, generator)
+        inputs, label, weight = self.train
+        for step in range(start, self.steps):
+            first = step * width + self.place.rank * self.share
+            index = order[first : first + self.share]
             yield Rows(
-                numbers.index_select(0, index),
-                categories.index_select(0, index),
+                trimmed({name: part.index_select(0, index) for name, part in inputs.items()}),
                 label.index_select(0, index),
                 None if weight is None else weight.index_select(0, index),
             )
 
     def validation(self) -> Iterator[Rows]:
-        for start in range(0, len(self.held_out.label), CHUNK):
-            yield self.held_out.mapped(itemgetter(slice(start, start + CHUNK)))
+        yield from _chunked(self.held_out)
 
 
 class StreamFeed:
@@ -121,7 +127,7 @@ class StreamFeed:
         total = dataset(features / "train").count_rows()
         self.share, self.steps = _shared(total, batch_size, place.world)
 
-    def training(self, epoch: int) -> Iterator[Rows]:
+    def training(self, epoch: int, start: int = 0) -> Iterator[Rows]:
         batches = self.shard.iter_batches(
             batch_size=self.share,
             batch_format="pyarrow",
@@ -129,7 +135,9 @@ class StreamFeed:
             local_shuffle_buffer_size=SHUFFLE_BATCHES * self.share,
             local_shuffle_seed=self.place.seed * 1_000_003 + epoch,
         )
-        for _, table in zip(range(self.steps), batches, strict=False):
+        if "tokens" in dataset(self.features / "train").schema.names:
+            batches = _bucketed(batches, self.share, epoch)
+        for table in itertools.islice(batches, start, self.steps):
             yield rows(matrices(table)).to(self.place.device)
 
     def validation(self) -> Iterator[Rows]:
@@ -140,7 +148,9 @@ class StreamFeed:
         ]
         for group in groups[self.place.rank :: self.place.world]:
             for batch in group.to_batches(batch_size=CHUNK):
-                yield rows(matrices(pa.Table.from_batches([batch]))).to(self.place.device)
+                held_out = rows(matrices(pa.Table.from_batches([batch])))
+                for chunk in _chunked(held_out):
+                    yield chunk.to(self.place.device)
 
 
 def dataset(folder: UPath) -> pads.Dataset:
@@ -148,28 +158,32 @@ def dataset(folder: UPath) -> pads.Dataset:
     return pads.dataset(folder.path, filesystem=folder.fs, format="parquet")
 
 
-def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
-    """A prepared table's columns as arrays: `numbers` [N, F], `categories` [N, C], `label` [N],
-    and `weight` [N] if the table has it."""
-    return {
-        "numbers": _matrix(table, "numbers", np.float32),
-        "categories": _matrix(table, "categories", np.int32),
-        "label": table["label"].to_numpy(),
-        **({"weight": table["weight"].to_numpy()} if "weight" in table.column_names else {}),
-    }
-
-
 def rows(arrays: Matrices) -> Rows:
     """Tensors over the same memory as the arrays, which may be read-only: nothing writes there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return Rows(*(torch.from_numpy(arrays[name]) for name in Rows._fields if name in arrays))
+        inputs = {name: torch.from_numpy(arrays[name]) for name in INPUTS if name in arrays}
+        label = torch.from_numpy(arrays["label"])
+        return Rows(
+            inputs, label, torch.from_numpy(arrays["weight"]) if "weight" in arrays else None
+        )
 
 
-def _matrix(table: pa.Table, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    if name not in table.column_names or not table[name].type.list_size:
-        return np.empty((len(table), 0), dtype=dtype)
-    return np.asarray(table[name].combine_chunks().flatten()).reshape(len(table), -1)
+def _chunked(held_out: Rows) -> Iterator[Rows]:
+    for places, inputs in chunks(held_out.inputs) if len(held_out.label) else ():
+        yield Rows(inputs, held_out.label[places])
+
+
+def _bucketed(batches: Iterable[pa.Table], size: int, seed: int) -> Iterator[pa.Table]:
+    """Tables of `size` rows with texts of about one length in each, from a pool of such tables."""
+    generator = torch.Generator().manual_seed(seed)
+    stream = iter(batches)
+    while pool := list(itertools.islice(stream, POOL)):
+        table = pa.concat_tables(pool)
+        length = torch.tensor(pc.list_value_length(table["tokens"]).to_numpy())
+        order = bucketed(torch.arange(len(table)), length, size, generator).numpy()
+        for start in range(0, len(order), size):
+            yield table.take(order[start : start + size])
 
 
 def _shared(total: int, batch_size: int, world: int) -> tuple[int, int]:

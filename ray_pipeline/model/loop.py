@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import ray
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
 from upath import UPath
 
-from ray_pipeline import files
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
-from ray_pipeline.model import strategy, zoo
-from ray_pipeline.model.feed import Feed, MemoryFeed, Place, StreamFeed
+from ray_pipeline.model import checkpoints, memory, strategy, zoo
+from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place, StreamFeed
+from ray_pipeline.model.losses import loss_of, part_loss, parts, standardised
+from ray_pipeline.model.schedule import rate_factor
 from ray_pipeline.model.strategy import Engine
 
 Record = dict[str, Any]
-CHECKPOINT = "checkpoint.pt"
-WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
 
 
 @dataclass(frozen=True)
@@ -68,85 +65,123 @@ def work(config: dict[str, Setup]) -> Record:
 
 def _trained(setup: Setup) -> Record:
     from ray.train import get_context, report
-    from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
 
     context, train = get_context(), setup.train
     rank, world = context.get_world_rank(), context.get_world_size()
-    device = get_device()
-    feed = _feed(setup, Place(rank, world, device, train.seed))
-    torch.manual_seed(train.seed)
-    network = zoo.build(setup.model, inputs(setup.statistics))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    name = broadcast_from_rank_zero(strategy.chosen(train, parameters, world, _gpu_bytes(device)))
-    layout = [name, world if name.startswith("zero") else 1]  # what the optimizer's state fits
-    saved = loaded(setup.work)
-    if saved is not None and saved["layout"] != layout:
-        saved = None
-    if saved is not None:
-        network.load_state_dict(saved["weights"])
-    engine = strategy.prepared(network, train, name, device, feed.share)
-    if saved is not None:
-        engine.restore(saved["optimizer"])
-    history: list[Record] = saved["history"] if saved else []
-    best = saved["best"] if saved else {}
+    feed = _feed(setup, Place(rank, world, get_device(), train.seed))
+    state = checkpoints.loaded(setup.work) or {}
+    network, engine, name = _engine(setup, feed, state)
+    history: list[Record] = state.get("history", [])
     begun_with = len(history)
-    log = _logger(setup.log_dir if rank == 0 else None, begun_with)
+    log = logger(setup.log_dir if rank == 0 else None, begun_with)
+    notice = checkpoints.Notice()
 
-    while len(history) < train.epochs and not _stale(history, train.patience):
-        epoch = len(history)
-        begun = time.monotonic()
-        train_loss = train_epoch(engine, feed, train, setup.statistics, epoch)
-        measures = validate(engine, feed, setup.statistics, network)
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "epochs": train.epochs,
-                "train_loss": train_loss,
-                **measures,
-                "seconds": round(time.monotonic() - begun, 4),
-            }
-        )
-        weights = engine.weights()
-        best = weights if best_epoch(history) == epoch else best
-        optimizer = engine.optimizer_state()
+    def keep(step: int, loss: float) -> None:
+        """Rank 0 writes what a restart needs; `step` steps of the next epoch are done."""
+        weights, optimizer = engine.weights(), engine.optimizer_state()
+        if step == 0 and best_epoch(history) == len(history) - 1:
+            state["best"] = weights
+        state.update(history=history, weights=weights, optimizer=optimizer, step=step, loss=loss)
         if rank == 0:
-            state = {"layout": layout, "history": history, "weights": weights, "best": best}
-            save(setup.work, {**state, "optimizer": optimizer})
+            checkpoints.save(setup.work, state)
+
+    def stepped(step: int, total: Tensor) -> bool:
+        due = train.checkpoint_every is not None and step % train.checkpoint_every == 0
+        due |= notice.came()
+        if due:
+            keep(step, float(strategy.summed(total.clone())) / world)
+        return due
+
+    while len(history) < train.epochs and not stale(history, train.patience):
+        begun = time.monotonic()
+        part_done = (state.get("step", 0), state.get("loss", 0.0))
+        loss = train_epoch(
+            engine, feed, train, setup.statistics, len(history), part_done=part_done, kept=stepped
+        )
+        measures = {"train_loss": loss, **validate(engine, feed, setup.statistics, network)}
+        seconds = round(time.monotonic() - begun, 4)
+        place = {"epoch": len(history) + 1, "epochs": train.epochs}
+        history.append({**place, **measures, "seconds": seconds})
+        keep(0, 0.0)
+        if rank == 0:
             log(history[-1])
             setup.report(history[-1])
         report(measures)
     return {
         "strategy": name,
         "workers": world,
-        "device": device.type,
-        "parameters": parameters,
+        "device": feed.place.device.type,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "resumed_after": begun_with,
         "steps": feed.steps,
     }
 
 
+def _engine(setup: Setup, feed: Feed, state: Record) -> tuple[nn.Module, Engine, str]:
+    """The network, with the weights of the checkpoint `state` if it has any, its engine, and the
+    strategy's name."""
+    from ray.train.collective import broadcast_from_rank_zero
+
+    train, place = setup.train, feed.place
+    torch.manual_seed(train.seed)
+    network = zoo.build(setup.model, inputs(setup.statistics))
+    name = broadcast_from_rank_zero(_strategy(setup, network, feed))
+    if state:
+        network.load_state_dict(state["weights"])
+    engine = strategy.prepared(network, train, name, place.device, feed.share)
+    if state:
+        engine.restore(state["optimizer"])
+    return network, engine, name
+
+
+def _strategy(setup: Setup, network: nn.Module, feed: Feed) -> str:
+    """The strategy's name; under `auto` a few rows are run through the network on GPU workers."""
+    place, train = feed.place, setup.train
+    if train.strategy != "auto":
+        return train.strategy
+    if place.world < 2 or place.device.type != "cuda":
+        return "ddp"  # processes on CPUs share one memory: nothing is gained by sharding
+    batch = next(feed.training(0)).to(torch.device("cpu"))
+
+    def loss(rows: int) -> Tensor:
+        few = batch.mapped(itemgetter(slice(rows)))
+        return part_loss(few, setup.statistics)(network, few)
+
+    available = int(torch.cuda.get_device_properties(place.device).total_memory)
+    return strategy.chosen(train, memory.shape(network, loss), place.world, feed.share, available)
+
+
 def train_epoch(
-    engine: Engine, feed: Feed, train: Train, statistics: Statistics, epoch: int
+    engine: Engine,
+    feed: Feed,
+    train: Train,
+    statistics: Statistics,
+    epoch: int,
+    *,
+    part_done: tuple[int, float] = (0, 0.0),
+    kept: Callable[[int, Tensor], bool] = lambda step, total: False,
 ) -> float:
     """The mean training loss of one epoch over all workers.
 
-    The generator is seeded by epoch and rank, so that an epoch is the same whether training went
-    straight to it or was interrupted before.
+    `part_done` are the steps of it that were done before an interruption, and their summed loss.
+    `kept(step, total)` is called after each step but the last, and says whether it left a
+    checkpoint. The generator is seeded by epoch, rank and the step after a checkpoint, so that an
+    epoch is the same whether training went straight through it or was interrupted there.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
     """
-    torch.manual_seed((train.seed * 1_000_003 + epoch) * 4099 + feed.place.rank)
+    start, before = part_done
+    _seed(feed.place, epoch, start)
     engine.model.train()
-    total = torch.zeros((), device=feed.place.device)
+    total = torch.full((), before, device=feed.place.device)
     done, steps = epoch * feed.steps, train.epochs * feed.steps
-    for step, batch in enumerate(feed.training(epoch)):
-        engine.set_learning_rate(train.learning_rate * rate_factor(done + step, steps))
-        logits = engine.model(batch.numbers, batch.categories)
-        loss = loss_of(logits, batch.label, statistics, batch.weight)
-        engine.step(loss)
-        total += loss.detach()
+    for step, batch in enumerate(feed.training(epoch, start), start):
+        engine.set_learning_rate(train.learning_rate * rate_factor(train, done + step, steps))
+        total += engine.step(parts(batch, train.accumulate), part_loss(batch, statistics))
+        if step + 1 < feed.steps and kept(step + 1, total):
+            _seed(feed.place, epoch, step + 1)
     mean = float(strategy.summed(total)) / feed.steps / feed.place.world
     if not math.isfinite(mean):
         raise TrainingError(
@@ -155,6 +190,11 @@ def train_epoch(
             hint="lower it, or look for huge values in the data",
         )
     return mean
+
+
+def _seed(place: Place, epoch: int, step: int) -> None:
+    seed = (place.seed * 1_000_003 + epoch) * 4099 + place.rank
+    torch.manual_seed(seed ^ ((step << 40) & (2**63 - 1)))
 
 
 @torch.no_grad()
@@ -172,7 +212,7 @@ def validate(
     # rows, loss, hits; for a regression also the labels' sum and sum of squares
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for chunk in feed.validation():
-        logits = engine.model(chunk.numbers, chunk.categories)
+        logits = engine.model(**chunk.inputs)
         count = len(chunk.label)
         sums[0] += count
         sums[1] += loss_of(logits, chunk.label, statistics).double() * count
@@ -189,46 +229,9 @@ def validate(
     return {"validation_loss": loss / rows, "score": score}
 
 
-def loss_of(
-    logits: Tensor, label: Tensor, statistics: Statistics, weight: Tensor | None = None
-) -> Tensor:
-    """Mean cross entropy, or mean squared error on the standardised label.
-
-    With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
-    another number, and a batch of light rows would count for as much as one of heavy ones.
-    """
-    reduction: Literal["none", "mean"] = "mean" if weight is None else "none"
-    if statistics.task == "classification":
-        loss = cross_entropy(logits, label, reduction=reduction)
-    else:
-        loss = mse_loss(logits[:, 0], standardised(label, statistics), reduction=reduction)
-    return loss if weight is None else (weight * loss).mean()
-
-
-def standardised(label: Tensor, statistics: Statistics) -> Tensor:
-    """A regression's label [N] minus its training mean, over its training deviation."""
-    return (label - statistics.label.mean) / (statistics.label.deviation or 1.0)
-
-
-def rate_factor(step: int, steps: int) -> float:
-    """The learning rate's share of its highest value: a linear rise, then half a cosine to 0.
-
-    The fall is that of Loshchilov & Hutter (2017), https://arxiv.org/abs/1608.03983.
-    """
-    rise = min(1.0, (step + 1) / max(1.0, WARM_UP * steps))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def best_epoch(history: list[Record]) -> int:
     """The index of the epoch with the lowest validation loss."""
     return min(range(len(history)), key=lambda epoch: history[epoch]["validation_loss"])
-
-
-def save(folder: UPath, state: Record) -> None:
-    """Replace the folder's checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    files.write_whole(folder / CHECKPOINT, buffer.getvalue())
 
 
 def error_line(traceback: str) -> str:
@@ -237,35 +240,26 @@ def error_line(traceback: str) -> str:
     return lines[-1].removeprefix("ray_pipeline.errors.") if lines else ""
 
 
-def loaded(folder: UPath) -> Record | None:
-    """The folder's checkpoint, if there is one."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    stored = io.BytesIO(path.read_bytes())
-    state: Record = torch.load(stored, map_location="cpu", weights_only=True)
-    return state
-
-
 def _feed(setup: Setup, place: Place) -> Feed:
     size = setup.train.batch_size
     if setup.feed == "stream":
         return StreamFeed(ray.train.get_dataset_shard("train"), setup.features, size, place)
-    data = ray.get(setup.data) if isinstance(setup.data, ray.ObjectRef) else setup.data
+    data = held(setup)
     return MemoryFeed(data["train"], data["validation"], size, place)
 
 
-def _stale(history: list[Record], patience: int) -> bool:
+def held(setup: Setup) -> dict[str, Matrices]:
+    """The prepared rows of both sides, which are shared by the processes of a machine."""
+    data = ray.get(setup.data) if isinstance(setup.data, ray.ObjectRef) else setup.data
+    return dict(data)
+
+
+def stale(history: list[Record], patience: int) -> bool:
+    """Whether the last `patience` epochs were no better than one before them."""
     return bool(history) and len(history) - 1 - best_epoch(history) >= patience
 
 
-def _gpu_bytes(device: torch.device) -> int | None:
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.get_device_properties(device).total_memory)
-
-
-def _logger(folder: UPath | None, epoch: int) -> Callable[[Record], None]:
+def logger(folder: UPath | None, epoch: int) -> Callable[[Record], None]:
     """A function that adds an epoch's numbers to the TensorBoard log in `folder`, if any."""
     if folder is None:
         return lambda record: None

@@ -26,15 +26,19 @@ from upath import UPath
 
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import PipelineError, TrainingError
-from ray_pipeline.job import Model, Train
-from ray_pipeline.model import loop, zoo
+from ray_pipeline.job import Elastic, Model, Train
+from ray_pipeline.model import boosting, checkpoints, loop, zoo
 from ray_pipeline.model.environment import threads, variables
 from ray_pipeline.model.feed import dataset
 
 Record = dict[str, Any]
 Progress = Callable[[Record], None]
+Workers = int | tuple[int, int]
 RESTARTS = 3
-"""Times that lost workers are replaced; each goes on from the last epoch."""
+"""Times that lost workers are replaced; each goes on from the last checkpoint. Machines that were
+told to go are not counted."""
+RESIZE_S = 60.0
+"""Elastic workers are looked after this often: more of them begin again from the last checkpoint."""
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 """Ray Train looks after its workers this often; its own 2 seconds are added to start and end."""
 MEMORY_SHARE = 0.25
@@ -71,7 +75,7 @@ def write(
             statistics=prepared.load(features),
             features=features,
             feed=kind,
-            data=_data(features, kind, shared=workers > 0),
+            data=_data(features, kind, shared=workers != 0),
             work=work,
             log_dir=log_dir,
             report=report,
@@ -97,7 +101,7 @@ def matrices(features: UPath) -> dict[str, Any]:
 
 
 def _written(setup: loop.Setup, out: UPath) -> Record:
-    state = loop.loaded(setup.work)
+    state = checkpoints.loaded(setup.work)
     assert state is not None, "training ended without a checkpoint"
     history = state["history"]
     best = history[loop.best_epoch(history)]
@@ -116,14 +120,15 @@ def _written(setup: loop.Setup, out: UPath) -> Record:
     }
 
 
-def _fitted(setup: loop.Setup, workers: int) -> Record:
+def _fitted(setup: loop.Setup, workers: Workers) -> Record:
     train = setup.train
     sets: dict[str, Any] = {}
-    if setup.feed == "stream":
+    grown = setup.model.name == "trees"  # LightGBM's workers read the rows themselves
+    if setup.feed == "stream" and not grown:
         source = setup.features / "train"
         sets["train"] = ray.data.read_parquet(source.path, filesystem=arrow_filesystem(source))
-    trainer = TorchTrainer(
-        loop.work,  # type: ignore[arg-type]  # its dict has texts for keys
+    trainer = _trainer_class(grown)(
+        boosting.work if grown else loop.work,
         train_loop_config={"setup": setup},
         datasets=sets,
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
@@ -150,16 +155,35 @@ def _fitted(setup: loop.Setup, workers: int) -> Record:
     return result
 
 
-def _scaling(train: Train, workers: int) -> ScalingConfig:
+def _trainer_class(grown: bool) -> Any:
+    if not grown:
+        return TorchTrainer
+    from ray.train.lightgbm import LightGBMTrainer
+
+    return LightGBMTrainer
+
+
+def _scaling(train: Train, workers: Workers) -> ScalingConfig:
     if workers == 0:
         return ScalingConfig(num_workers=0)
-    gpus = _cluster("GPU") >= workers
+    fewest = workers[0] if isinstance(workers, tuple) else workers
+    gpus = _cluster("GPU") >= fewest
     resources = {"CPU": train.cpus, **({"GPU": 1.0} if gpus else {})}
-    return ScalingConfig(num_workers=workers, use_gpu=gpus, resources_per_worker=resources)
+    return ScalingConfig(
+        num_workers=workers,
+        use_gpu=gpus,
+        resources_per_worker=resources,
+        elastic_resize_monitor_interval_s=RESIZE_S,
+    )
 
 
-def _workers(train: Train) -> int:
-    """Worker processes; 0 is this process. A ZeRO stage needs a process group, so at least one."""
+def _workers(train: Train) -> Workers:
+    """Worker processes, or the fewest and most of them; 0 is this process.
+
+    A ZeRO stage needs a process group, so at least one.
+    """
+    if isinstance(train.workers, Elastic):
+        return train.workers.min, train.workers.max
     wanted = int(_cluster("GPU")) if train.workers == "auto" else train.workers
     return max(wanted, 1) if train.strategy.startswith("zero") else wanted
 

@@ -16,7 +16,7 @@ from upath import UPath
 
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train
-from ray_pipeline.model import loop, train
+from ray_pipeline.model import checkpoints, schedule, train
 from ray_pipeline.model.feed import dataset, matrices, rows
 
 MODEL = Model(width=16, dropout=0.1, frequencies=4)
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_was_being_written_is_not_read(fitted, tmp_path, ray_c
     work = tmp_path / "a" / "work"
     work.mkdir(parents=True)
     (work / ".checkpoint.pt").write_bytes(b"half of it")
-    assert loop.loaded(UPath(work)) is None
+    assert checkpoints.loaded(UPath(work)) is None
     record, _, _ = fitted()
     assert record["resumed_after"] == 0
 
@@ -206,7 +206,7 @@ def test_curves_are_written_for_tensorboard(fitted, tmp_path, ray_cluster):
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing():
-    rates = [loop.rate_factor(step, 100) for step in range(101)]
+    rates = [schedule.rate_factor(Train(), step, 100) for step in range(101)]
     peak = int(np.argmax(rates))
     assert 5 <= peak <= 10
     assert np.all(np.diff(rates[: peak + 1]) > 0)

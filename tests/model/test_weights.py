@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from upath import UPath
 
 from ray_pipeline.job import Model, Range, Train, Tune
-from ray_pipeline.model import loop, train, tune
+from ray_pipeline.model import losses, train, tune
 from ray_pipeline.model.feed import MemoryFeed, Place, StreamFeed, dataset, matrices
 
 PLACE = Place(0, 1, torch.device("cpu"), 3)
@@ -33,17 +33,17 @@ def test_a_row_of_weight_two_is_a_row_given_twice():
     logits, label = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
     weight = torch.tensor([2.0, 0.0, 1.0, 1.0, 2.0, 0.0])
     place = torch.tensor([0, 0, 2, 3, 4, 4])
-    found = loop.loss_of(logits, label, CLASSES, weight)
+    found = losses.loss_of(logits, label, CLASSES, weight)
     torch.testing.assert_close(found, cross_entropy(logits[place], label[place]))
     values = torch.tensor([10.0, 20.0, 30.0, 60.0, 50.0, 0.0])
-    found = loop.loss_of(logits[:, :1], values, VALUES, weight)
+    found = losses.loss_of(logits[:, :1], values, VALUES, weight)
     scaled = (values - VALUES.label.mean) / VALUES.label.deviation
     torch.testing.assert_close(found, mse_loss(logits[place, 0], scaled[place]))
 
 
 def test_without_weights_the_loss_is_torchs_own():
     logits, label = torch.randn(50, 2), torch.randint(0, 2, (50,))
-    assert torch.equal(loop.loss_of(logits, label, CLASSES), cross_entropy(logits, label))
+    assert torch.equal(losses.loss_of(logits, label, CLASSES), cross_entropy(logits, label))
 
 
 def assert_own_weights(batches):

@@ -1,0 +1,72 @@
+"""Activation checkpointing: what a block made inside is made again in the backward pass.
+
+Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016),
+https://arxiv.org/abs/1604.06174. Blocks are the members of a network's `nn.ModuleList`s, which
+is where residual and attention networks keep them, those of the Hugging Face libraries too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ray_pipeline.errors import JobError
+
+Context = AbstractContextManager[None]
+
+
+def inside_blocks(network: nn.Module, *, reentrant: bool = False) -> int:
+    """Recompute inside each block of `network`, and say how many there are.
+
+    `reentrant` runs the block again as a whole: parameters that DeepSpeed gathers for a moment
+    are empty when torch's other way compares what was saved.
+
+    Raises:
+        JobError: there are no blocks.
+    """
+    blocks = list(_blocks(network))
+    for block in blocks:
+        inside: Callable[..., Any] = partial(checkpoint, block.forward, use_reentrant=reentrant)
+        block.forward = inside if reentrant else partial(inside, context_fn=_contexts(block))
+    if not blocks:
+        raise JobError(
+            "this network has no blocks to recompute",
+            where="train.checkpointing",
+            expected="a network with an nn.ModuleList, such as `resnet`",
+            hint="raise train.accumulate to save memory",
+        )
+    return len(blocks)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists: a block inside a block is part of it."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList):
+            yield child
+        else:
+            yield from _blocks(child)
+
+
+def _contexts(block: nn.Module) -> Callable[[], tuple[Context, Context]]:
+    """What is around the forward pass, and around the one that makes it again."""
+    return lambda: (nullcontext(), _statistics_kept(block))
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Running means and variances have seen the batch already."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    before = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, before, strict=True):
+            norm.track_running_stats = tracked
