@@ -16,6 +16,7 @@ from ray_pipeline.data import (
     expectations,
     features,
     history,
+    increments,
     labels,
     split,
     steps,
@@ -28,7 +29,7 @@ from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import export, release
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job
-from ray_pipeline.model import evaluate, train, tune, zoo
+from ray_pipeline.model import evaluate, gates, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 from ray_pipeline.schema import Schema
 
@@ -107,7 +108,7 @@ def path(run: Run) -> Iterator[Stage]:
     job, record = run.job, run.record
     if job.data.privacy and job.data.privacy.retention_days:
         record["expired"] = expire.removed(job)
-    data = tombstones.settled(job.data, run.root)
+    data = increments.settled(tombstones.settled(job.data, run.root), run.root)
     clean_schema, schema = checked(job, data)
     record["schema"] = schema.model_dump(mode="json")
 
@@ -149,12 +150,13 @@ def path(run: Run) -> Iterator[Stage]:
         prepared,
         sides,
         schema,
-        job.evaluate.without("gates"),
+        job.evaluate.without("gates", "champion"),
         depends=code,
     )
     yield judged
     record["metrics"] = judged.record["metrics"]
-    evaluate.gate(judged.record["metrics"], job.evaluate.gates)
+    record["gates"] = {name: gate.model_dump() for name, gate in job.evaluate.bounds.items()}
+    gates.passed(record["metrics"], job.evaluate.bounds)
 
     lineage = {stage.name: stage.digest for stage in run.stages}
     exported = run.stage(
@@ -229,7 +231,9 @@ def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Sta
         findings.gate(found.record, privacy)
 
     rows = data.without("history", "split", "features", "balance")
-    yield (cleaned := run.stage("clean", clean.write, rows, schema, depends=source))
+    cleaned = run.stage("clean", clean.write, rows, schema, depends=source)
+    increments.committed(data, run.root)
+    yield cleaned
     if not cleaned.cached:
         run.told("read", [str(place) for place in (data.source, data.test) if place], source)
     if privacy and (privacy.quasi_identifiers or privacy.retention_days):

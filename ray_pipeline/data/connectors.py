@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from upath import UPath
 
 from ray_pipeline.data import readers, sources
 from ray_pipeline.data.media import found
@@ -75,8 +76,15 @@ def _at(source: Source, data: Data) -> Data:
     return data.model_copy(update={"source": source})
 
 
+def _listed(source: Source) -> list[UPath]:
+    """The source's files; of one that grows those that are this run's."""
+    if source.new is None or source.new.files is None:
+        return sources.listed(source.url)
+    return [UPath(name) for name in source.new.files]
+
+
 def _file_names(source: Source, data: Data) -> list[str]:
-    paths = sources.listed(source.url)
+    paths = _listed(source)
     first, *others = (readers.names(path, _at(source, data)) for path in paths)
     for path, names in zip(paths[1:], others, strict=True):
         sources.checked_names(names, first, str(path))
@@ -84,16 +92,16 @@ def _file_names(source: Source, data: Data) -> list[str]:
 
 
 def _file_kinds(source: Source, data: Data) -> dict[str, Kind]:
-    return readers.kinds(sources.listed(source.url)[0], _at(source, data))
+    return readers.kinds(_listed(source)[0], _at(source, data))
 
 
 def _file_fingerprint(source: Source, data: Data) -> Any:
-    paths = sources.listed(source.url)
+    paths = _listed(source)
     return [[str(path), readers.version(path, _at(source, data))] for path in paths]
 
 
 def _file_pieces(source: Source, data: Data) -> list[Piece]:
-    return readers.pieces(sources.listed(source.url), _at(source, data))
+    return readers.pieces(_listed(source), _at(source, data))
 
 
 def _file_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
@@ -102,7 +110,7 @@ def _file_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.
 
 
 def _file_sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table | None:
-    path, at = sources.listed(source.url)[0], _at(source, data)
+    path, at = _listed(source)[0], _at(source, data)
     return next(_file_tables(Piece(path, sources.format_of(path, at)), at, names), None)
 
 
@@ -113,7 +121,7 @@ FILES = Connector(
     pieces=_file_pieces,
     tables=_file_tables,
     sample=_file_sample,
-    places=lambda source, data: [str(path) for path in sources.listed(source.url)],
+    places=lambda source, data: [str(path) for path in _listed(source)],
 )
 
 _MEDIA = "ray_pipeline.data.media.connector"

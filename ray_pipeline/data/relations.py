@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ from ray_pipeline.data.databases import table
 from ray_pipeline.data.sources import checked_names
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Join, Source
+from ray_pipeline.job.source import Mark, New
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -72,7 +75,44 @@ class Relation:
 
 
 def relation(source: Source, connection: sa.Connection) -> Relation:
-    """What the source reads. Raises DataError: a table or a column is not there, or names clash."""
+    """What the source reads, between its marks if it has any.
+
+    Raises DataError: a table or a column is not there, or names clash.
+    """
+    found = _whole(source, connection)
+    return _between(found, source.new, str(source)) if source.new else found
+
+
+def _between(found: Relation, new: New, where: str) -> Relation:
+    """The rows above one mark and up to another, both if they are set."""
+    import sqlalchemy as sa
+
+    checked_names(list(found.types), [str(new.column)], where)
+    column = found.column(new.column)
+    bounds = [column > read_mark(new.above)] if new.above else []
+    bounds += [column <= read_mark(new.upto)] if new.upto else []
+    if not bounds:
+        return found
+    taken = sa.select(*found.rows.c).where(*bounds).subquery("taken")
+    return replace(found, rows=taken)
+
+
+def read_mark(mark: Mark) -> Any:
+    """The value that a mark is of."""
+    kind, value = mark
+    known = {"datetime": datetime.fromisoformat, "date": date.fromisoformat, "Decimal": Decimal}
+    return known[kind](str(value)) if kind in known else value
+
+
+def marked(value: Any) -> Mark:
+    """A value as a mark."""
+    kind = type(value).__name__
+    if isinstance(value, int | float | str):
+        return kind, value
+    return kind, value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _whole(source: Source, connection: sa.Connection) -> Relation:
     if source.query:
         return _queried(source, connection)
     if source.table is None:

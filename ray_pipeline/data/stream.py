@@ -5,8 +5,10 @@ of its files and closed after: whoever finds one open does the same batch again,
 name, and so into the same place.
 
     while batch := stream.new_files(url, mark):
-        retrained(batch.files, out=folder / batch.name)   # replaces what an earlier try left
+        stored(batch.files, out=folder / batch.name)   # replaces what an earlier try left
         stream.taken(mark, batch)
+
+A run of a job does so (`increments`).
 
 Files are told apart by name, size and content tag or time: one that is replaced is new. To append
 to a file is to give its rows again, so files are to be written once, whole: under a hidden or
@@ -76,7 +78,24 @@ def taken(mark: UPath, batch: Batch) -> None:
         return
     if _batch(state["open"]).name != batch.name:
         raise DataError(f"batch {batch.name} is not the one that is open", where=str(mark))
-    _save(mark, {"taken": state["taken"] | state["open"], "open": {}})
+    opened = state["open"]
+    _save(mark, {"taken": state["taken"] | opened, "open": {}, "last": sorted(opened)})
+
+
+def open_batch(mark: UPath) -> Batch | None:
+    """The batch that is open, if one is; without a look at its files."""
+    opened = _state(mark)["open"]
+    return _batch(opened) if opened else None
+
+
+def all_taken(mark: UPath) -> list[str]:
+    """The files of all batches that were closed."""
+    return sorted(_state(mark)["taken"])
+
+
+def last_taken(mark: UPath) -> list[str]:
+    """The files of the batch that was closed last; none before the first."""
+    return list(_state(mark).get("last", ()))
 
 
 def _again(opened: dict[str, Any], mark: UPath) -> Batch:

@@ -113,6 +113,11 @@ class Data(Settings):
         for name in self.split.by:
             if self.privacy and self.privacy.method(name) in ("drop", "mask"):
                 raise ValueError(f"`split.by` names {name!r}, which is not stored")
+        if self.test and self.test.new:
+            raise ValueError("`test.new`: a test set is not to change; only `source` has `new`")
+        mark = self.source.new and self.source.new.column
+        if mark and self.privacy and mark in self.privacy.named:
+            raise ValueError(f"`source.new` would keep values of {mark!r}, which is personal data")
         if self.split.validation == 0:
             raise ValueError("`split.validation` must be above 0: early stopping needs it")
         return self

@@ -15,6 +15,8 @@ _LOGIN = re.compile(r"[^/@:?]*:(?!\d+/)([^?]*)@")
 _SPELLED_OUT = (
     "the URL holds a password; write `${NAME}` in its place and set NAME in the environment"
 )
+Mark = tuple[str, int | float | str]
+"""A value of a column as JSON has it, after the name of its type."""
 _SECRETS = {"password", "passwd", "pwd", "secret", "token", "sslpassword"}
 
 
@@ -35,6 +37,35 @@ class Join(Settings):
         description="Columns to take, or a mapping from their names to new ones; all but `on` if "
         "absent.",
     )
+
+
+class New(Settings):
+    """Rows that come in over time: each run takes those that are there, each row once.
+
+    What was taken is kept beside the job's runs, and moves on when the cleaned rows are stored. A
+    run that finds nothing new has the rows of the one before.
+    """
+
+    column: str | None = Field(
+        None,
+        description="Tables: a column that only grows, such as a serial number or the time of a "
+        "change; rows without a value in it are never taken. Absent for folders, whose files are "
+        "taken as they come, each once.",
+    )
+    lag: float = Field(
+        0,
+        ge=0,
+        description="How far below the column's greatest value rows still may appear: seconds for "
+        "times, else its own units. Rows nearer to it wait for a later run. Give more than the "
+        "longest transaction takes.",
+    )
+    rows: Literal["all", "new"] = Field(
+        "all",
+        description="`all`: a run has all rows taken so far and the new ones; `new`: only these.",
+    )
+    above: Mark | None = Field(None, description="Set by each run: the mark that rows are above.")
+    upto: Mark | None = Field(None, description="Set by each run: the mark that rows are up to.")
+    files: tuple[str, ...] | None = Field(None, description="Set by each run: its files.")
 
 
 class Source(Settings):
@@ -89,6 +120,9 @@ class Source(Settings):
         description="Images, video: instead of the image, its mean red, green and blue in each "
         "cell of a grid of so many rows and columns, and its `edges`: how sharp it is.",
     )
+    new: New | None = Field(
+        None, description="Rows that come in over time: what each run takes; absent, what is there."
+    )
     sheet: str | None = Field(None, description="Sheet of an Excel file; the first if absent.")
     version: int | str | None = Field(
         None,
@@ -128,6 +162,8 @@ class Source(Settings):
             raise ValueError("to read a query in `partitions`, name the `key` column to divide by")
         if (self.table or self.query or self.pattern) and "://" not in self.url:
             raise ValueError("`table`, `query` and `pattern` need the URL of a database")
+        if self.new and (self.new.column is None) == bool(self.table or self.query):
+            raise ValueError("`new.column` is needed for a table or query, and for nothing else")
         return self
 
 

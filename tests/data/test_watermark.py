@@ -1,17 +1,16 @@
-"""New rows of a growing table: each exactly once, whoever is killed, whatever commits late."""
+"""How far a table was read: each row in exactly one step, whoever is killed, whatever is late."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections import Counter
-
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from databases import read
 from upath import UPath
 
-from ray_pipeline.data import parts, watermark
+from ray_pipeline.data import watermark
 from ray_pipeline.errors import DataError
+from ray_pipeline.job.source import New
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def events(database):
     kind = {"postgresql": "TIMESTAMPTZ", "mariadb": "DATETIME(6)", "sqlite": "INTEGER"}
     database.execute(
         "DROP TABLE IF EXISTS events",
-        f"CREATE TABLE events (id INTEGER PRIMARY KEY, at {kind[database.kind]}, v VARCHAR(9))",
+        f"CREATE TABLE events (id INTEGER PRIMARY KEY, at {kind[database.kind]}, label VARCHAR(9))",
     )
 
     def add(*rows):
@@ -35,106 +34,127 @@ def events(database):
     return database, add
 
 
-def stored(folder):
-    return [i for path in watermark.batches(folder) for i in parts.read(path)["id"].to_pylist()]
+class Taker:
+    """Whoever takes rows from a table, step by step."""
+
+    def __init__(self, source, new, folder):
+        self.source, self.new, self.mark = source, New(**new), UPath(folder / "mark.json")
+
+    def open(self):
+        """The rows of this step, which stays open."""
+        self.step = watermark.settled(self.source, self.new, self.mark)
+        table, _ = read(self.source.model_copy(update={"new": self.step}))
+        return [] if table is None else sorted(table["id"].to_pylist())
+
+    def take(self):
+        rows = self.open()
+        watermark.committed(self.step, self.mark)
+        return rows
 
 
-def test_each_row_once_with_ties(events, tmp_path):
-    database, add = events
-    source, folder = database.source(table="events"), UPath(tmp_path / "new")
+@pytest.fixture
+def taker(events, tmp_path):
+    def of(**new):
+        folder = tmp_path / f"taker {len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        return Taker(events[0].source(table="events"), {"column": "at", **new}, folder)
+
+    return of
+
+
+def test_each_step_has_the_rows_since_the_last_one_and_all_has_all(events, taker):
+    _, add = events
+    new, whole = taker(rows="new"), taker()
     add((1, 5), (2, 7), (3, 7))
-    assert watermark.taken(source, "at", folder)["rows_in"] == 3
-    add((4, 7), (5, 9))  # one more of the value that the mark has
-    record = watermark.taken(source, "at", folder)
-    assert (record["rows_in"], record["rows_out"], record["rows_quarantined"]) == (2, 2, 0)
-    nothing = watermark.taken(source, "at", folder)
-    assert (nothing["rows_in"], nothing["batch"]) == (0, None)
-    assert stored(folder) == [1, 2, 3, 4, 5]
+    assert new.take() == whole.take() == [1, 2, 3]
+    assert new.take() == whole.take() == [1, 2, 3]  # nothing is new: the same step again
+    add((4, 8), (5, 9))
+    assert (new.take(), whole.take()) == ([4, 5], [1, 2, 3, 4, 5])
+    assert (new.take(), whole.take()) == ([4, 5], [1, 2, 3, 4, 5])
 
 
-def test_late_commits_within_the_lag_are_seen_and_only_these(events, tmp_path):
-    database, add = events
-    source = database.source(table="events")
-    strict, lagging = UPath(tmp_path / "strict"), UPath(tmp_path / "lagging")
+def test_a_step_that_is_open_is_the_same_when_it_is_taken_again(events, taker):
+    _, add = events
+    new = taker(rows="new")
+    add((1, 5))
+    new.take()
+    add((2, 6), (3, 7))
+    assert new.open() == [2, 3]  # and whoever read them is killed
+    add((4, 8))
+    assert new.take() == [2, 3]
+    watermark.committed(new.step, new.mark)  # told twice
+    assert new.take() == [4]
+
+
+def test_rows_nearer_than_the_lag_wait_so_that_late_ones_are_taken(events, taker):
+    _, add = events
+    lagging = taker(rows="new", lag=5)
     add((1, 10), (2, 20), (3, None))
-    for folder, lag in ((strict, 0), (lagging, 5)):
-        assert watermark.taken(source, "at", folder, lag=lag)["rows_in"] == 2
-    add((4, 16), (5, 14), (6, 20))
-    for folder, lag in ((strict, 0), (lagging, 5)):
-        watermark.taken(source, "at", folder, lag=lag)
-        watermark.taken(source, "at", folder, lag=lag)
-    assert sorted(stored(strict)) == [1, 2, 6]
-    assert sorted(stored(lagging)) == [1, 2, 4, 6]
-
-
-def test_equal_rows_of_a_table_without_a_key_count(sqlite, tmp_path):
-    sqlite.execute("CREATE TABLE log (at INTEGER, v TEXT)")
-    source, folder = sqlite.source(table="log"), UPath(tmp_path / "new")
-    sqlite.execute("INSERT INTO log VALUES (1, 'a'), (1, 'a')")
-    watermark.taken(source, "at", folder)
-    sqlite.execute("INSERT INTO log VALUES (1, 'a'), (1, 'b')")
-    assert watermark.taken(source, "at", folder)["rows_in"] == 2
-    values = [v for path in watermark.batches(folder) for v in parts.read(path)["v"].to_pylist()]
-    assert Counter(values) == {"a": 3, "b": 1}
-
-
-SCRIPT = """
-import os, sys
-from upath import UPath
-from ray_pipeline import files
-from ray_pipeline.data import sql, watermark
-from ray_pipeline.job import Source
-place, url, folder = sys.argv[1:]
-sql.BATCH = 100
-def die(*_): os._exit(9)
-def slow(write, seen=[]):
-    def counted(*given):
-        seen.append(1)
-        return die() if len(seen) > 3 else write(*given)
-    return counted
-if place == "before the mark": files.write_whole = die
-if place == "in the batch": sql.as_table = slow(sql.as_table)
-watermark.taken(Source(url=url, table="events"), "at", UPath(folder))
-"""
-
-
-@pytest.mark.parametrize("place", ["in the batch", "before the mark"])
-def test_a_killed_process_neither_loses_nor_repeats(sqlite, tmp_path, place):
-    sqlite.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER)")
-    folder, source = UPath(tmp_path / "new"), sqlite.source(table="events")
-
-    def add(start, end):
-        rows = [{"id": i, "at": i // 3} for i in range(start, end)]
-        sqlite.execute("INSERT INTO events VALUES (:id, :at)", rows=rows)
-
-    add(0, 500)
-    assert watermark.taken(source, "at", folder)["rows_in"] == 500
-    add(500, 1300)
-    killed = [sys.executable, "-c", SCRIPT, place, source.url, str(folder)]
-    assert subprocess.run(killed, check=False).returncode == 9
-    assert stored(folder) == list(range(500))
-    assert (folder / "batch-000002.parquet").exists()
-    add(1300, 1400)
-    assert watermark.taken(source, "at", folder)["rows_in"] == 900
-    assert stored(folder) == list(range(1400))
+    assert lagging.take() == [1]
+    add((4, 16), (5, 20), (6, 30))  # 16 commits after 20 did
+    assert lagging.take() == [2, 4, 5]
+    add((7, 40))
+    assert lagging.take() == [6]
 
 
 def test_a_transaction_that_is_open_is_taken_when_it_commits(postgres, tmp_path):
     postgres.execute(
-        "DROP TABLE IF EXISTS slow", "CREATE TABLE slow (id SERIAL PRIMARY KEY, v INTEGER)"
+        "DROP TABLE IF EXISTS slow", "CREATE TABLE slow (id SERIAL PRIMARY KEY, label INTEGER)"
     )
-    source, folder = postgres.source(table="slow"), UPath(tmp_path / "new")
+    source = postgres.source(table="slow")
+    taker = Taker(source, {"column": "id", "lag": 1, "rows": "new"}, tmp_path)
+    postgres.execute("INSERT INTO slow (label) VALUES (0)", "INSERT INTO slow (label) VALUES (0)")
     with postgres.engine.connect() as late:
-        late.execute(sa.text("INSERT INTO slow (v) VALUES (1)"))  # id 1, not yet committed
-        postgres.execute("INSERT INTO slow (v) VALUES (2)")
-        assert watermark.taken(source, "id", folder, lag=10)["rows_in"] == 1
+        late.execute(sa.text("INSERT INTO slow (label) VALUES (1)"))  # id 3, not yet committed
+        postgres.execute("INSERT INTO slow (label) VALUES (2)")
+        assert taker.open() == [1, 2]  # up to 4 - 1
         late.commit()
-    assert watermark.taken(source, "id", folder, lag=10)["rows_in"] == 1
-    assert sorted(stored(folder)) == [1, 2]
+        assert taker.take() == [1, 2, 3]
 
 
-def test_a_column_that_is_not_there(sqlite, tmp_path):
-    sqlite.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, at INTEGER)")
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("NUMERIC(9,2)", ["1.50", "2.25", "2.26"]),
+        ("DATE", ["2020-01-01", "2020-01-02", "2020-03-01"]),
+        ("TEXT", ["a", "b", "it's"]),
+        ("TIMESTAMP", ["2020-01-01 00:00:00", "2020-01-01 00:00:00.000001", "2021-01-01"]),
+    ],
+)
+def test_marks_of_every_type_of_column(postgres, tmp_path, kind, values):
+    postgres.execute(
+        "DROP TABLE IF EXISTS typed", f"CREATE TABLE typed (id INT, at {kind}, label INT)"
+    )
+    taker = Taker(postgres.source(table="typed"), {"column": "at", "rows": "new"}, tmp_path)
+    for number, value in enumerate(values):
+        postgres.execute(
+            f"INSERT INTO typed VALUES (:id, CAST(:at AS {kind}), 0)",
+            rows=[{"id": number, "at": value}],
+        )
+        assert taker.take() == [number]
+
+
+def test_a_query_is_taken_step_by_step_too(sqlite, tmp_path):
+    sqlite.execute("CREATE TABLE log (id INTEGER, label TEXT)", "INSERT INTO log VALUES (1, 'a')")
+    source = sqlite.source(query="SELECT * FROM log WHERE label = 'a'")
+    taker = Taker(source, {"column": "id", "rows": "new"}, tmp_path)
+    assert taker.take() == [1]
+    sqlite.execute("INSERT INTO log VALUES (2, 'b'), (3, 'a')")
+    assert taker.take() == [3]
+
+
+def test_what_cannot_be_taken_is_a_clear_error(sqlite, tmp_path):
+    sqlite.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, at TEXT, label TEXT)")
+    source = sqlite.source(table="events")
+    with pytest.raises(DataError, match="there is no row yet"):
+        Taker(source, {"column": "id"}, tmp_path).open()
     with pytest.raises(DataError, match="no column is called `att`") as raised:
-        watermark.taken(sqlite.source(table="events"), "att", UPath(tmp_path / "new"))
+        Taker(source, {"column": "att"}, tmp_path).open()
     assert raised.value.hint == "did you mean `at`?"
+    sqlite.execute("INSERT INTO events VALUES (1, 'x', 'y')")
+    with pytest.raises(DataError, match="a column of texts has no `lag`"):
+        Taker(source, {"column": "at", "lag": 1}, tmp_path).open()
+    (tmp_path / "mark.json").write_text("{}")
+    with pytest.raises(DataError, match="the mark cannot be read"):
+        Taker(source, {"column": "id"}, tmp_path).open()
+    assert isinstance(read(source)[0], pa.Table)

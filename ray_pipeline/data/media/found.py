@@ -12,6 +12,7 @@ from upath import UPath
 from ray_pipeline.data import sources
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
+from ray_pipeline.job.source import New
 
 Format = Literal["text", "html", "pdf", "images", "video"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -69,6 +70,8 @@ def found_files(source: Source, kind: Format) -> list[File]:
     root = UPath(source.url)
     whole = root.fs.isdir(root.path)
     sizes = _sizes(root, kind, whole)
+    if source.new and source.new.files is not None:
+        sizes = {path: size for path, size in sizes.items() if _is_taken(root, path, source.new)}
     folder = root.path.rstrip("/") if whole else _fixed_folder(root.path)
     named = {path[len(folder) :].lstrip("/"): size for path, size in sizes.items()}
     labels = label_rows(source)
@@ -89,6 +92,10 @@ def found_files(source: Source, kind: Format) -> list[File]:
         )
         for name in names
     ]
+
+
+def _is_taken(root: UPath, path: str, new: New) -> bool:
+    return str(sources.like(root, path)) in (new.files or ())
 
 
 def _sizes(root: UPath, kind: Format, whole: bool) -> dict[str, int]:
