@@ -27,8 +27,8 @@ def forgotten(job: Job, id_: str) -> dict[str, Any]:
     when the same command is given again. The source is the user's: it is named, not changed.
 
     Returns `rows` removed, `dropped` stages, `stores`, `records` changed, `search` (what was looked
-    through, and what was left), `bundles` made from the person's rows, `source`, and the files of the
-    user's that rows were written to: `predictions`, and `annotations` (tasks and answers).
+    through, and what was left), `bundles` made from the person's rows, `source`, and files of the
+    user's that hold rows: `predictions`, and `annotations` (tasks and answers).
 
     Raises:
         JobError: the job names no subject, or a run of it is going on.
