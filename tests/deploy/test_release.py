@@ -5,20 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import small_bundles
 from upath import UPath
 
 from ray_pipeline import bundle as bundles
 from ray_pipeline import cluster
 from ray_pipeline.bundle import Bundle
+from ray_pipeline.data.privacy import keys
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.ports import free_ports
+from ray_pipeline.deploy.runtime import Predictor
 
 DEPLOY = """
 import json, sys
@@ -93,10 +99,11 @@ def row(classifier):
     return example_row(classifier.bundle)
 
 
-def another_version(made: Bundle, folder, version: str) -> Bundle:
+def another_version(made: Bundle, folder, version: str, **changes) -> Bundle:
     folder.mkdir()
     files = {name: (made.path / name).read_bytes() for name in made.manifest.files}
-    manifest = dataclasses.replace(made.manifest, version=version, files={}, digest="0" * 64)
+    changes |= {"version": version, "files": {}, "digest": "0" * 64}
+    manifest = dataclasses.replace(made.manifest, **changes)
     bundles.write(UPath(folder), manifest, files)
     return bundles.opened(folder)
 
@@ -274,3 +281,59 @@ def test_more_than_may_wait_are_told_to_come_back(site, released, classifier, ro
     assert {answer.status_code for answer in answers} == {200, 429}
     assert busy[0].json()["error"]["code"] == "busy"
     assert int(busy[0].headers["retry-after"]) >= 1
+
+
+def logs_of_the_cluster() -> dict[Path, str]:
+    """All that the cluster's processes have logged, by file."""
+    commands = [" ".join(process.cmdline()) for process in cluster.processes(cluster.record())]
+    (session,) = {found[0] for c in commands if (found := re.search(r"/\S+/session_[\w-]+", c))}
+    paths = [path for path in Path(session, "logs").rglob("*") if path.is_file()]
+    return {path: path.read_text(errors="ignore") for path in paths}
+
+
+@pytest.fixture
+def private(released, tmp_path, monkeypatch) -> Bundle:
+    """A bundle of a job that hashes the city and makes the age a decade."""
+    hashed = keys.keys()[0].hashed  # the site's own key
+    monkeypatch.setattr(small_bundles, "CITIES", tuple(map(hashed, small_bundles.CITIES)))
+    made = small_bundles.exported(UPath(tmp_path / "made"), "classification").bundle
+    treated = {"ville": {"hash": keys.keys()[0].id}, "age": {"generalise": 10}}
+    return another_version(made, tmp_path / "private", "private", privacy=treated)
+
+
+def test_a_request_is_treated_before_anything_else_and_logged_nowhere(site, private, row):
+    site.deploy(private)
+    plain = Predictor(dataclasses.replace(private, manifest=dataclasses.replace(
+        private.manifest, privacy={})))  # fmt: skip
+    hashed = keys.keys()[0].hashed
+
+    def asked(**changes):
+        answer = site.predict(row | changes)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["predictions"][0]["probability"]
+
+    def told(**changes):
+        columns = {
+            column.name: np.array([(row | changes)[column.name]], object)
+            if column.kind == "category"
+            else np.array([(row | changes)[column.name]], np.float64)
+            for column in private.manifest.schema.features
+        }
+        return plain.predict(columns).max()
+
+    known = {city: told(ville=hashed(city), age=30) for city in ("Paris", "Genève")}
+    assert known["Paris"] != known["Genève"]
+    for city, wanted in known.items():
+        assert asked(ville=city, age=37) == pytest.approx(wanted, abs=1e-6)
+    assert asked(ville="Planted Town", age=37) == pytest.approx(
+        told(ville="never seen", age=30), abs=1e-6
+    )
+    wrong = site.predict(row | {"age": "Planted Age", "ville": "Planted Town"})
+    assert wrong.status_code == 422
+    headers = {"X-API-Key": site.key, "content-type": "application/json"}
+    broken = b'{"rows": [{"ville": "Planted Town", "age": "Planted'
+    answer = httpx.post(f"{site.url}/model/predict", content=broken, headers=headers)
+    assert answer.status_code == 400
+    logs = logs_of_the_cluster()
+    assert len(logs) > 5
+    assert not [path for path, text in logs.items() if "Planted" in text]
