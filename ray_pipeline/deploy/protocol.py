@@ -39,7 +39,7 @@ _TYPES: dict[str, Any] = {
     "category": str | int | float | bool | None,
     "date": datetime | int | float | None,
     "text": str | None,
-    "image": Any,  # a text or null, and then pixels
+    "image": str | None,  # once it is read, pixels
 }
 EXPECTED = {
     "integer": "integer",

@@ -39,7 +39,8 @@ def shape_of(settings: ColumnFeatures) -> Shape:
 def colours(values: pa.ChunkedArray, shape: Shape) -> Colours:
     """The colours of at most SAMPLE of the encoded images. Raises DataError."""
     present = values.drop_null()
-    chosen = present.take(pa.array(range(0, len(present), -(-len(present) // SAMPLE) or 1)))
+    step = max(1, -(-len(present) // SAMPLE))
+    chosen = present.take(pa.array(range(0, len(present), step), pa.int64()))
     found = _pixels(chosen, shape, (0,) * shape[2]).reshape(-1, shape[2]).astype(np.int64)
     return Colours(values.null_count, len(found), found.sum(0), (found**2).sum(0))
 
