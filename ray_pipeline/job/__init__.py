@@ -11,12 +11,14 @@ from pydantic import Field, field_validator
 from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Bound, Fraction, Settings
+from ray_pipeline.job.behaviour import Behaviour
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
+from ray_pipeline.job.evaluate import Evaluate, Importance, Robustness
 from ray_pipeline.job.expect import Expectation
 from ray_pipeline.job.features import Features
 from ray_pipeline.job.history import History
-from ray_pipeline.job.judge import Compress, Evaluate
+from ray_pipeline.job.judge import Compress, Distill, Prune
 from ray_pipeline.job.label import Function, Label, When
 from ray_pipeline.job.model import Model, Range, Tune
 from ray_pipeline.job.privacy import Privacy
@@ -29,11 +31,13 @@ from ray_pipeline.job.train import Elastic, Offload, Train
 __all__ = [
     "Augment",
     "Balance",
+    "Behaviour",
     "Bound",
     "Clean",
     "ColumnSettings",
     "Compress",
     "Data",
+    "Distill",
     "Elastic",
     "Evaluate",
     "Expectation",
@@ -41,6 +45,7 @@ __all__ = [
     "Fraction",
     "Function",
     "History",
+    "Importance",
     "Job",
     "Join",
     "Label",
@@ -48,8 +53,10 @@ __all__ = [
     "Offload",
     "Online",
     "Privacy",
+    "Prune",
     "Range",
     "Replicas",
+    "Robustness",
     "Serve",
     "Settings",
     "Source",

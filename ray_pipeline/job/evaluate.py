@@ -1,0 +1,107 @@
+"""How a model is judged, and what refuses it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ray_pipeline.job.base import Bound, Fraction, Settings
+from ray_pipeline.job.behaviour import Behaviour
+from ray_pipeline.job.label import When
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, dict | When) else value
+
+
+Conditions = Annotated[
+    tuple[When, ...],
+    Field(min_length=1),
+    BeforeValidator(_listed, json_schema_input_type=When | tuple[When, ...]),
+]
+"""One condition on a column, or several that all must hold."""
+
+
+class Robustness(Settings):
+    """How far the score falls when rows are disturbed; an empty list of sizes is not tried."""
+
+    rows: int = Field(1000, ge=1, description="Test rows that are disturbed.")
+    gradient: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2),
+        description="FGSM and PGD on the numbers that the network reads: the most that each is "
+        "moved, in standard deviations.",
+    )
+    steps: int = Field(10, ge=1, description="Steps of PGD.")
+    noise: tuple[float, ...] = Field(
+        (0.1, 0.3), description="Deviation of what is added to raw numbers, in their own."
+    )
+    swaps: tuple[Fraction, ...] = Field(
+        (0.1, 0.3), description="Share of raw categories that become those of another row."
+    )
+    typos: tuple[Fraction, ...] = Field(
+        (0.05, 0.2), description="Share of the words of raw texts that are misspelt."
+    )
+    case: bool = Field(True, description="Raw texts in lower and in upper case.")
+    seed: int = 0
+
+
+class Importance(Settings):
+    """How much worse the model is without what a column tells it."""
+
+    rows: int = Field(1000, ge=0, description="Test rows that columns are shuffled among; 0: off.")
+    repeats: int = Field(5, ge=1, description="Shuffles of each column.")
+    seed: int = 0
+
+
+class Evaluate(Settings):
+    groups: tuple[str, ...] = Field(
+        (), description="Columns whose values are compared as groups of people, say sex."
+    )
+    slices: dict[str, Conditions] = Field(
+        default_factory=dict,
+        description="Parts of the test rows that are judged on their own, by name.",
+        examples=[{"young": {"column": "age", "below": 25}}],
+    )
+    positive: str | None = Field(
+        None,
+        description="For two classes, the one that precision, recall and F1 speak of; the rarer "
+        "one if not given.",
+    )
+    bootstrap: int = Field(1000, ge=0, description="Resamples behind each interval; 0 for none.")
+    baseline: Literal["prior", "linear"] = Field(
+        "prior",
+        description="What the model is compared with: the shares of the classes (or the mean), or "
+        "a logistic (or ridge) regression on the same features.",
+    )
+    champion: str | None = Field(
+        None,
+        description="A bundle to compare with on the same rows, or `live` for the one that the "
+        "endpoint has now. Gates on it are `champion.<metric>`: ours less its.",
+    )
+    behaviour: tuple[Behaviour, ...] = Field((), description="Tests of what the model does.")
+    robustness: Robustness | None = Field(None, description="Tests on disturbed rows.")
+    importance: Importance = Importance()
+    gates: dict[str, Bound] = Field(
+        default_factory=dict,
+        description="Bounds on test metrics; outside them nothing is deployed (exit 3).",
+        examples=[{"accuracy": {"min": 0.85}}],
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = Counter(behaviour.title for behaviour in self.behaviour)
+        if twice := [name for name, times in names.items() if times > 1]:
+            raise ValueError(f"two tests are called {twice[0]!r}: give one of them `called`")
+        return self
+
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """All that refuses a model: `gates`, and the shares that required tests must reach."""
+        required = {
+            f"behaviour.{behaviour.title}.share": Bound(min=behaviour.at_least)
+            for behaviour in self.behaviour
+            if behaviour.required
+        }
+        return {**required, **self.gates}
