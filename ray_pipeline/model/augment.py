@@ -13,6 +13,15 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from ray_pipeline.job import Augment
+from ray_pipeline.model.feed import Rows
+
+
+def changed(batch: Rows, augment: Augment | None) -> Rows:
+    """A training batch with its images changed, if there are any and `augment` says how."""
+    if augment is None or "image" not in batch.inputs:
+        return batch
+    images = augmented(batch.inputs["image"], augment)
+    return batch._replace(inputs={**batch.inputs, "image": images})
 
 
 def augmented(images: Tensor, augment: Augment) -> Tensor:

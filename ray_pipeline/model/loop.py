@@ -18,6 +18,7 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, memory, strategy, zoo
+from ray_pipeline.model.augment import changed
 from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place, StreamFeed
 from ray_pipeline.model.losses import loss_of, part_loss, parts, standardised
 from ray_pipeline.model.schedule import rate_factor
@@ -179,6 +180,7 @@ def train_epoch(
     done, steps = epoch * feed.steps, train.epochs * feed.steps
     for step, batch in enumerate(feed.training(epoch, start), start):
         engine.set_learning_rate(train.learning_rate * rate_factor(train, done + step, steps))
+        batch = changed(batch, train.augment)  # noqa: PLW2901
         total += engine.step(parts(batch, train.accumulate), part_loss(batch, statistics))
         if step + 1 < feed.steps and kept(step + 1, total):
             _seed(feed.place, epoch, step + 1)
