@@ -11,6 +11,8 @@ from PIL import Image
 
 from ray_pipeline.job import Augment
 from ray_pipeline.model.augment import augmented
+from ray_pipeline.model.augment import changed as changed_batch
+from ray_pipeline.model.feed import Rows
 
 IMAGES = torch.randint(1, 256, (64, 9, 12, 3), dtype=torch.uint8)
 
@@ -96,3 +98,15 @@ def test_a_square_is_cut_out_of_each():
 def test_what_cannot_be_is_refused(setting):
     with pytest.raises(ValueError, match="Input should be"):
         Augment(**setting)
+
+
+def test_a_batch_keeps_all_else():
+    batch = Rows({"image": IMAGES, "numbers": torch.ones(64, 2)}, torch.arange(64))
+    torch.manual_seed(0)
+    found = changed_batch(batch, Augment(flip=True))
+    assert (found.inputs["image"] != IMAGES).any()
+    assert found.inputs["numbers"] is batch.inputs["numbers"]
+    assert found.label is batch.label
+    assert changed_batch(batch, None) is batch
+    table = Rows({"numbers": torch.ones(64, 2)}, torch.arange(64))
+    assert changed_batch(table, Augment(flip=True)) is table
