@@ -41,18 +41,18 @@ def connected(source: Source, login: Login, *, stream: bool = False) -> Iterator
         import sqlalchemy as sa
         from sqlalchemy.pool import NullPool
     except ImportError:
-        raise _missing("sqlalchemy", source) from None
+        raise missing("sqlalchemy", source) from None
     options = {"stream_results": True, "max_row_buffer": 10_000} if stream else {}
     try:
         engine = sa.create_engine(_url(login), poolclass=NullPool, hide_parameters=True)
         with engine.connect().execution_options(**options) as connection:
             yield connection
     except ModuleNotFoundError as error:
-        raise _missing(error.name or "driver", source) from None
+        raise missing(error.name or "driver", source) from None
     except sa.exc.NoSuchModuleError:
-        raise _missing(source.scheme, source) from None
+        raise missing(source.scheme, source) from None
     except sa.exc.SQLAlchemyError as error:
-        raise _said(error, source, login) from None
+        raise said(error, source, login) from None
 
 
 def _url(login: Login) -> sa.URL:
@@ -62,7 +62,8 @@ def _url(login: Login) -> sa.URL:
     return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
 
 
-def _missing(module: str, source: Source) -> DataError:
+def missing(module: str, source: Source) -> DataError:
+    """What to say where a database's driver is not installed."""
     return DataError(
         f"reading {source.scheme} needs `{module}`, which is not installed",
         where=str(source),
@@ -70,7 +71,7 @@ def _missing(module: str, source: Source) -> DataError:
     )
 
 
-def _said(error: Exception, source: Source, login: Login) -> DataError:
+def said(error: Exception, source: Source, login: Login) -> DataError:
     """A database's error as ours: its first line, without secrets, and what to do."""
     found = str(getattr(error, "orig", None) or error)
     lines = [line.strip() for line in found.splitlines() if line.strip()]

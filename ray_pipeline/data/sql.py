@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_pipeline.data import sql_types
+from ray_pipeline.data import adbc, sql_types
 from ray_pipeline.data.connectors import Connector
 from ray_pipeline.data.credentials import Login, login
 from ray_pipeline.data.databases import connected
@@ -159,16 +159,54 @@ def tables(piece: Range, data: Data, names: Sequence[str]) -> Iterator[pa.Table]
             range than when it was cut.
     """
     count = 0
-    with connected(piece.source, piece.login, stream=True) as connection:
-        for rows in connection.execute(_statement(piece, names)).partitions(BATCH):
-            yield as_table(rows, piece, names, piece.first + count)
-            count += len(rows)
+    for table in _as_arrow(piece, names) or _as_objects(piece, names):
+        yield table
+        count += len(table)
     if piece.rows is not None and count != piece.rows:
         raise DataError(
             f"the table changed while it was read: {count:,} rows where there were {piece.rows:,}",
             where=str(piece.source),
             hint="run the same command again, or set `partitions: 1`: one statement sees one state",
         )
+
+
+def _as_objects(piece: Range, names: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows by the database's own driver, which makes each value a Python object."""
+    count = 0
+    with connected(piece.source, piece.login, stream=True) as connection:
+        for rows in connection.execute(_statement(piece, names)).partitions(BATCH):
+            yield as_table(rows, piece, names, piece.first + count)
+            count += len(rows)
+
+
+def _as_arrow(piece: Range, names: Sequence[str]) -> Iterator[pa.Table] | None:
+    """The rows as the server sends them, without such objects; None where that cannot be."""
+    if not adbc.reads(piece.login):
+        return None
+    found = piece.relation
+    columns = [*names, str(found.key)] if found.numbered else list(names)
+    wanted = [pa.field(name, found.types[name]) for name in columns]
+    batches = adbc.batches(piece.source, piece.login, _statement(piece, names), wanted)
+    return None if batches is None else _with_lineage(batches, piece, names)
+
+
+def _with_lineage(
+    batches: Iterator[tuple[pa.Table, list[str | None]]], piece: Range, names: Sequence[str]
+) -> Iterator[pa.Table]:
+    before = piece.first
+    for rows, faults in batches:
+        values = dict(zip(names, rows.columns, strict=False))
+        numbers = np.arange(before + 1, before + 1 + len(rows))
+        numbered = rows.columns[-1] if piece.relation.numbered else pa.array(numbers)
+        shown = rows.select(range(len(names)))
+        raw = [None if fault is None else _shown(shown, i) for i, fault in enumerate(faults)]
+        lineage = {"_error": pa.array(faults, pa.string()), "_raw": pa.array(raw, pa.string())}
+        yield pa.table(values | {"_row": numbered} | lineage)
+        before += len(rows)
+
+
+def _shown(rows: pa.Table, place: int) -> str:
+    return ",".join(str(column[place].as_py()) for column in rows.columns)
 
 
 def _statement(piece: Range, names: Sequence[str]) -> Any:

@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import ray
 
-from ray_pipeline import jobfile, pipeline
+from ray_pipeline import jobfile, pipeline, runs
 from ray_pipeline.data import stream
 from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.runs import Stage
 
 JOB = """
 name: grown
@@ -30,9 +30,8 @@ model: {{}}
 KILLED = """
 import os, signal, sys
 import ray
-from ray_pipeline import jobfile, pipeline
-from ray_pipeline.data import increments
-from ray_pipeline.runs import Run
+from ray_pipeline import jobfile, pipeline, runs
+from ray_pipeline.data import clean, increments
 
 class Quiet:
     def started(self, stage): pass
@@ -44,8 +43,9 @@ def die(*given): os.kill(os.getpid(), signal.SIGKILL)
 job, place, address = sys.argv[1:]
 ray.init(address=address, log_to_driver=False)
 if place == "before the commit": increments.committed = die
-if place == "before the rows are whole": Run.told = die
-pipeline.run(jobfile.read(job), Quiet(), until="clean")
+if place == "before the rows are whole": clean._check_usable = die
+with runs.opened(jobfile.read(job), Quiet()) as run:
+    next(pipeline.path(run))
 """
 
 
@@ -61,15 +61,15 @@ def job_file(folder: Path, source: str, more: str = "") -> Path:
     return path
 
 
-def rows_after(job: Path, known: set[Path]) -> tuple[dict[str, Any], list[int]]:
-    """One run as far as the cleaned rows: its stage, and the rows that it stored."""
-    record = pipeline.run(jobfile.read(job), Quiet(), until="clean")
-    (stage,) = record["stages"]
-    folder = job.parent / "storage/grown/stages" / f"clean-{stage['digest']}"
-    known.add(folder)
-    return stage, sorted(
-        n for path in folder.glob("rows/*") for n in pq.read_table(path)["n"].to_pylist()
-    )
+def taken(job: Path) -> Stage:
+    """A run as far as its first stage, the cleaned rows."""
+    with runs.opened(jobfile.read(job), Quiet()) as run:
+        return next(pipeline.path(run))
+
+
+def rows_of(stage: Stage) -> list[int]:
+    files = stage.path.glob("rows/*")
+    return sorted(n for path in files for n in pq.read_table(str(path))["n"].to_pylist())
 
 
 def numbers(*values: int) -> str:
@@ -86,19 +86,15 @@ def test_a_folder_that_grows(tmp_path):
     job, folder = job_file(tmp_path, "{url: in, new: {rows: new}}"), tmp_path / "in"
     folder.mkdir()
     (folder / "1.csv").write_text(numbers(1, 2))
-    assert rows_after(job, set())[1] == [1, 2]
-    stage, again = rows_after(job, set())
-    assert (stage["cached"], again) == (True, [1, 2])
+    assert rows_of(taken(job)) == [1, 2]
+    again = taken(job)
+    assert (again.cached, rows_of(again)) == (True, [1, 2])
     (folder / "2.csv").write_text(numbers(3, 4))
-    for place in ("before the commit", "before the rows are whole"):
-        assert killed(job, place) == -signal.SIGKILL
-        (folder / f"3 {place}.csv").write_text(
-            numbers(5, 6) if "commit" in place else numbers(7, 8)
-        )
-    assert rows_after(job, set())[1] == [3, 4]
-    assert rows_after(job, set())[1] == [5, 6, 7, 8]
-    job_file(tmp_path, "{url: in, new: {}}")
-    assert rows_after(job, set())[1] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert killed(job, "before the rows are whole") == -signal.SIGKILL
+    (folder / "3.csv").write_text(numbers(5, 6))
+    assert rows_of(taken(job)) == [3, 4]
+    assert rows_of(taken(job)) == [5, 6]
+    assert rows_of(taken(job_file(tmp_path, "{url: in, new: {}}"))) == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -110,13 +106,13 @@ def test_a_table_that_grows(postgres, tmp_path):
     source = f"{{url: '{postgres.url}', table: grown, new: {{column: n, rows: new}}}}"
     job = job_file(tmp_path, source)
     postgres.execute(add)
-    assert rows_after(job, set())[1] == [1, 2]
+    assert rows_of(taken(job)) == [1, 2]
     postgres.execute(add)
     assert killed(job, "before the commit") == -signal.SIGKILL
     postgres.execute(add)
-    stage, rows = rows_after(job, set())
-    assert (stage["cached"], rows) == (True, [3, 4])  # stored by the run that was killed
-    assert rows_after(job, set())[1] == [5, 6]
+    stage = taken(job)
+    assert (stage.cached, rows_of(stage)) == (True, [3, 4])  # by the run that was killed
+    assert rows_of(taken(job)) == [5, 6]
 
 
 def killed(job: Path, place: str) -> int:
@@ -146,10 +142,10 @@ def test_impossible_settings_are_refused(tmp_path):
 
 def test_a_folder_without_files_and_a_table_of_versions(tmp_path):
     (tmp_path / "in").mkdir()
-    job = jobfile.read(job_file(tmp_path, "{url: in, new: {}}"))
+    job = job_file(tmp_path, "{url: in, new: {}}")
     with pytest.raises(DataError, match="there is no file yet"):
-        pipeline.run(job, Quiet(), until="clean")
+        taken(job)
     (tmp_path / "in/_delta_log").mkdir()
     (tmp_path / "in/_delta_log/0.json").write_text("{}")
     with pytest.raises(DataError, match="only folders of files and SQL tables"):
-        pipeline.run(job, Quiet(), until="clean")
+        taken(job)
