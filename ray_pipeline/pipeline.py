@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
+from typing import Any
 
 from upath import UPath
 
@@ -132,53 +133,11 @@ def path(run: Run) -> Iterator[Stage]:
         kept = (cleaned.path, job.stores, cleaned.digest, data.history)
         yield run.act("store", stores.write, *kept)
 
-    model, training, code = job.model, job.train, zoo.code_digest(job)
-    if job.tune is not None:
-        searched = run.stage("tune", tune.write, prepared, model, training, job.tune, depends=code)
-        yield searched
-        record["trials"] = json.loads((searched.path / "trials.json").read_text())
-        model, training = tune.apply(tune.best(searched.path), model, training)
-
-    yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
-
-    record["history"] = json.loads((trained.path / "history.json").read_text())
-
-    judged = run.stage(
-        "evaluate",
-        evaluate.write,
-        trained,
-        prepared,
-        sides,
-        schema,
-        job.evaluate.without("gates", "champion"),
-        depends=code,
-    )
-    yield judged
-    record["metrics"] = judged.record["metrics"]
-    record["gates"] = {name: gate.model_dump() for name, gate in job.evaluate.bounds.items()}
-    gates.passed(record["metrics"], job.evaluate.bounds)
-
-    lineage = {stage.name: stage.digest for stage in run.stages}
-    exported = run.stage(
-        "export",
-        export.write,
-        trained,
-        prepared,
-        sides,
-        judged,
-        schema,
-        job.name,
-        job.compress,
-        lineage,
-        cleaning,
-        treatment.at_serving(schema, data.privacy),
-    )
-    yield exported
-    bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
-    record["bundle"] = str(bundle)
-
-    yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
-    record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+    code = zoo.code_digest(job)
+    trained = yield from _trained(run, prepared, code)
+    judged = yield from _judged(run, trained, prepared, sides, schema, depends=code)
+    made = (trained, prepared, sides, judged, schema)
+    yield from _deployed(run, made, (cleaning, treatment.at_serving(schema, data.privacy)))
 
 
 def checked(job: Job, data: Data) -> tuple[Schema, Schema]:
@@ -240,3 +199,45 @@ def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Sta
         yield (hidden := run.stage("anonymity", anonymity.write, cleaned, privacy, schema))
         anonymity.gate(hidden.record, privacy)
     return cleaned
+
+
+def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, Stage]:
+    """The trained model, of the best settings that were found if any were sought."""
+    job, record = run.job, run.record
+    model, training = job.model, job.train
+    if job.tune is not None:
+        searched = run.stage("tune", tune.write, prepared, model, training, job.tune, depends=code)
+        yield searched
+        record["trials"] = json.loads((searched.path / "trials.json").read_text())
+        model, training = tune.apply(tune.best(searched.path), model, training)
+    yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
+    record["history"] = json.loads((trained.path / "history.json").read_text())
+    return trained
+
+
+def _judged(
+    run: Run, trained: Stage, prepared: Stage, sides: Stage, schema: Schema, *, depends: str
+) -> Generator[Stage, None, Stage]:
+    """The model's metrics on rows that it has not seen, inside the job's bounds."""
+    settings, record = run.job.evaluate, run.record
+    inputs = (trained, prepared, sides, schema, settings.without("gates", "champion"))
+    yield (judged := run.stage("evaluate", evaluate.write, *inputs, depends=depends))
+    record["metrics"] = judged.record["metrics"]
+    record["gates"] = {name: gate.model_dump() for name, gate in settings.bounds.items()}
+    gates.passed(record["metrics"], settings.bounds)
+    return judged
+
+
+def _deployed(
+    run: Run, made: tuple[Any, ...], at_serving: tuple[Any, Any]
+) -> Generator[Stage, None, None]:
+    """The bundle of what was `made`, which treats and cleans requests as rows were, and its
+    endpoint."""
+    job, record = run.job, run.record
+    lineage = {stage.name: stage.digest for stage in run.stages}
+    named = (job.name, job.compress, lineage, *at_serving)
+    yield (exported := run.stage("export", export.write, *made, *named))
+    bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
+    record["bundle"] = str(bundle)
+    yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
+    record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
