@@ -99,8 +99,6 @@ class Data(Settings):
     def _columns_fit(self) -> Data:
         if not self.header and not self.columns:
             raise ValueError("a file without a header needs `columns`, in the file's order")
-        if not self.header and self.label not in self.columns:
-            raise ValueError(f"label {self.label!r} is not among `columns`")
         if self.split.validation + (0 if self.test else self.split.test) >= 1:
             raise ValueError("`split.validation` and `split.test` leave no rows to train on")
         given = self.columns.get(self.label)

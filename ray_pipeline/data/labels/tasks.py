@@ -77,7 +77,7 @@ def task(
         "type": "choices",
         "value": {"choices": [said["label"]]},
     }
-    prediction = {"model_version": said["model"], "score": said["chance"], "result": [result]}
+    prediction = {"model_version": said["model"], "score": min(1.0, said["chance"]), "result": [result]}
     return {"data": data, "predictions": [prediction]}
 
 
