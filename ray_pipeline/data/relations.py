@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -100,7 +100,11 @@ def _between(found: Relation, new: New, where: str) -> Relation:
 def read_mark(mark: Mark) -> Any:
     """The value that a mark is of."""
     kind, value = mark
-    known = {"datetime": datetime.fromisoformat, "date": date.fromisoformat, "Decimal": Decimal}
+    known: dict[str, Callable[[str], Any]] = {
+        "datetime": datetime.fromisoformat,
+        "date": date.fromisoformat,
+        "Decimal": Decimal,
+    }
     return known[kind](str(value)) if kind in known else value
 
 

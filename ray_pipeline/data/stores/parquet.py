@@ -95,9 +95,9 @@ class Parquet:
         return list(dict.fromkeys(found))
 
     def trim(self, before: datetime) -> None:
-        *old, newest = self.versions() or [None]
-        fresh = [e for e in old if e and datetime.fromisoformat(e["written"]) >= before]
-        self._keep([*fresh, newest] if newest else [])
+        known = self.versions()
+        fresh = [e for e in known[:-1] if datetime.fromisoformat(e["written"]) >= before]
+        self._keep([*fresh, *known[-1:]])
 
     def _keep(self, entries: list[dict[str, Any]]) -> None:
         """Remove all versions but these: their folders first, so that none is left unlisted."""
