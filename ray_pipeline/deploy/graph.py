@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, compose, helper
 from torch import Tensor, nn
 
+from ray_pipeline.data.matrices import Matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
 from ray_pipeline.errors import JobError
+from ray_pipeline.model import batches
 
 PREFIX = "model/"
 
@@ -23,29 +25,32 @@ PREFIX = "model/"
 class _Predicting(nn.Module):
     """The network with what a caller wants at its end: probabilities [N, K], or values [N]."""
 
-    def __init__(self, network: nn.Module, label: LabelStatistics) -> None:
+    def __init__(self, network: nn.Module, label: LabelStatistics, names: Sequence[str]) -> None:
         super().__init__()
-        self.network, self.label = network, label
+        self.network, self.label, self.names = network, label, names
 
-    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
-        logits: Tensor = self.network(numbers, categories)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(**dict(zip(self.names, inputs, strict=True)))
         if self.label.classes is None:
             return logits[:, 0] * (self.label.deviation or 1.0) + self.label.mean
         return logits.softmax(dim=1)
 
 
 def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> ModelProto:
-    """`network` as ONNX: `numbers` [N, F] float, `categories` [N, C] int64 → one output.
+    """`network` as ONNX, for any number of rows: those of `numbers` [N, F] float, `categories`
+    [N, C] int64, `tokens` [N, T] int64 and `image` [N, H, W, C] uint8 that `statistics` has → one
+    output.
 
     Raises:
         JobError: the network does something that has no ONNX counterpart.
     """
-    example = (
-        torch.zeros(2, statistics.number_width),
-        torch.zeros(2, len(statistics.category_sizes), dtype=torch.int64),
-    )
-    # One object for both inputs: they share the number of rows.
+    names = statistics.inputs
+    example = _example(statistics)
+    # One object for all inputs: they share the number of rows.
     rows = torch.export.Dim("rows")
+    shapes = {name: {0: rows} for name in names}
+    if "tokens" in shapes:
+        shapes["tokens"][1] = torch.export.Dim("length", min=2)
     noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = noisy.level
     try:
@@ -53,13 +58,13 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about itself
             program = torch.onnx.export(
-                _Predicting(network, statistics.label).eval(),
-                example,
+                _Predicting(network, statistics.label, names).eval(),
+                tuple(example[name] for name in names),
                 dynamo=True,
                 opset_version=opset,
-                input_names=["numbers", "categories"],
+                input_names=list(names),
                 output_names=["output"],
-                dynamic_shapes=({0: rows}, {0: rows}),
+                dynamic_shapes=(tuple(shapes[name] for name in names),),
                 external_data=False,
                 verbose=False,
             )
@@ -77,25 +82,44 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
     return _bare(program.model_proto)
 
 
-def torch_outputs(
-    network: nn.Module, statistics: Statistics
-) -> Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]:
+def torch_outputs(network: nn.Module, statistics: Statistics) -> Callable[[Matrices], NDArray[Any]]:
     """A function from prepared rows to what torch makes of them; `network_graph` must agree."""
-    predicting = _Predicting(network, statistics.label).eval()
+    predicting = _Predicting(network, statistics.label, statistics.inputs).eval()
 
-    def outputs(numbers: NDArray[Any], categories: NDArray[Any]) -> NDArray[Any]:
+    def outputs(prepared: Matrices) -> NDArray[Any]:
+        inputs = batches.tensors(prepared)
         with torch.inference_mode():
-            found: NDArray[Any] = predicting(
-                torch.from_numpy(numbers.astype(np.float32)),
-                torch.from_numpy(categories.astype(np.int64)),
-            ).numpy()
-        return found
+            found = [
+                (places, predicting(*(part[name] for name in statistics.inputs)))
+                for places, part in batches.chunks(inputs)
+            ]
+        count = len(next(iter(inputs.values())))
+        whole = np.empty((count, *found[0][1].shape[1:]), np.float32)
+        for places, part in found:
+            whole[places] = part
+        return whole
 
     return outputs
 
 
-def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto:
+def _example(statistics: Statistics) -> dict[str, Tensor]:
+    """Two rows of whatever a network may read."""
+    example = {
+        "numbers": torch.zeros(2, statistics.number_width),
+        "categories": torch.zeros(2, len(statistics.category_sizes), dtype=torch.int64),
+        "tokens": torch.zeros(2, 8, dtype=torch.int64),
+    }
+    if statistics.image is not None:
+        example["image"] = torch.zeros(2, *statistics.image.shape, dtype=torch.uint8)
+    return example
+
+
+def joined(
+    features: ModelProto, network: ModelProto, output: str, raw: Mapping[str, str] | None = None
+) -> ModelProto:
     """`features` with `network` behind it: raw columns in, one `output`.
+
+    `raw` are the network's inputs that no feature makes, each with the column that is given to it.
 
     The network's own names get a prefix, so that a column may be called anything. A column that
     has the name of the output costs the output an underscore; callers take it by position.
@@ -103,16 +127,17 @@ def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto
     behind = compose.add_prefix(network, PREFIX)
     behind.ir_version = features.ir_version = max(behind.ir_version, features.ir_version)
     last = behind.graph.output[0].name
-    given = {_kind(value): value.name for value in features.graph.output}
-    wanted = {_kind(value): value.name for value in behind.graph.input}
-    for kind in wanted.keys() - given.keys():
-        _widen_by_nothing(behind, wanted[kind], kind)
-    whole: ModelProto = compose.merge_models(
-        features,
-        behind,
-        io_map=[(given[kind], name) for kind, name in wanted.items() if kind in given],
-        outputs=[last],
-    )
+    # An output that a column shares its name with has underscores after it.
+    given = {value.name.rstrip("_"): value.name for value in features.graph.output}
+    wanted = {value.name.removeprefix(PREFIX): value for value in behind.graph.input}
+    if given:
+        for name in ({"numbers", "categories"} & wanted.keys()) - given.keys():
+            _widen_by_nothing(behind, wanted[name])
+    whole: ModelProto = behind
+    if given:
+        pairs = [(given[name], wanted[name].name) for name in wanted if name in given]
+        whole = compose.merge_models(features, behind, io_map=pairs, outputs=[last])
+    _rename_inputs(whole, {PREFIX + name: column for name, column in (raw or {}).items()})
     taken = {value.name for value in whole.graph.input}
     taken |= {name for node in whole.graph.node for name in (*node.input, *node.output)}
     while output in taken:
@@ -125,21 +150,24 @@ def joined(features: ModelProto, network: ModelProto, output: str) -> ModelProto
     return whole
 
 
-def _kind(value: ValueInfoProto) -> int:
-    """What tells numbers (float) from categories (int64), whatever they are called."""
-    return int(value.type.tensor_type.elem_type)
+def _rename_inputs(model: ModelProto, names: Mapping[str, str]) -> None:
+    for value in model.graph.input:
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def _widen_by_nothing(network: ModelProto, absent: str, kind: int) -> None:
-    """Make the input `absent`, of a kind that no column has, from the other: [N, 0]."""
-    graph = network.graph
+def _widen_by_nothing(network: ModelProto, value: ValueInfoProto) -> None:
+    """Make an input that no column is made into from another: [N, 0]."""
+    graph, absent, kind = network.graph, value.name, int(value.type.tensor_type.elem_type)
     inputs = [value for value in graph.input if value.name != absent]
     del graph.input[:]
     graph.input.extend(inputs)
     zero, one, none = f"{absent} zero", f"{absent} one", f"{absent} none"
     for name, number in ((zero, 0), (one, 1)):
         graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [number]))
-    sliced = helper.make_node("Slice", [inputs[0].name, zero, zero, one], [none])
+    table = next(value for value in inputs if value.name.endswith(("numbers", "categories")))
+    sliced = helper.make_node("Slice", [table.name, zero, zero, one], [none])
     graph.node.insert(0, sliced)
     graph.node.insert(1, helper.make_node("Cast", [none], [absent], to=kind))
 

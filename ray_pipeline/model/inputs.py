@@ -12,7 +12,8 @@ class Inputs(BaseModel):
 
     `numbers` F scaled numbers, of which the first `embedded` may be given as more than themselves
     (all if None), `categories` the C columns' vocabulary sizes, `outputs` K: one per class, or 1
-    for a value. `image` says what the images are like, where there are any.
+    for a value. `image` says what the images are like, and `tokens` that there are texts' tokens,
+    where there are any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,3 +23,4 @@ class Inputs(BaseModel):
     outputs: int
     embedded: int | None = None
     image: ImageStatistics | None = None
+    tokens: bool = False

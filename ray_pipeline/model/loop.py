@@ -49,6 +49,8 @@ def inputs(statistics: Statistics) -> zoo.Inputs:
         categories=statistics.category_sizes,
         outputs=statistics.outputs,
         embedded=statistics.embedded_width,
+        image=statistics.image,
+        tokens=statistics.tokens is not None,
     )
 
 
@@ -74,7 +76,7 @@ def _trained(setup: Setup) -> Record:
     state = checkpoints.loaded(setup.work) or {}
     network, engine, name = _engine(setup, feed, state)
     history: list[Record] = state.get("history", [])
-    begun_with = len(history)
+    begun_with, begun_step = len(history), state.get("step", 0)
     log = logger(setup.log_dir if rank == 0 else None, begun_with)
     notice = checkpoints.Notice()
 
@@ -115,6 +117,7 @@ def _trained(setup: Setup) -> Record:
         "device": feed.place.device.type,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "resumed_after": begun_with,
+        "resumed_step": begun_step,
         "steps": feed.steps,
     }
 
@@ -137,19 +140,21 @@ def _engine(setup: Setup, feed: Feed, state: Record) -> tuple[nn.Module, Engine,
 
 
 def _strategy(setup: Setup, network: nn.Module, feed: Feed) -> str:
-    """The strategy's name; under `auto` a few rows are run through the network on GPU workers."""
+    """The strategy's name; under `auto` a few rows are run through the network, if it is shared."""
+    from ray.train import get_context
+
     place, train = feed.place, setup.train
     if train.strategy != "auto":
         return train.strategy
-    if place.world < 2 or place.device.type != "cuda":
-        return "ddp"  # processes on CPUs share one memory: nothing is gained by sharding
+    if place.world < 2:
+        return "ddp"
     batch = next(feed.training(0)).to(torch.device("cpu"))
 
     def loss(rows: int) -> Tensor:
         few = batch.mapped(itemgetter(slice(rows)))
         return part_loss(few, setup.statistics)(network, few)
 
-    available = int(torch.cuda.get_device_properties(place.device).total_memory)
+    available = memory.available(place.device, get_context().get_local_world_size())
     return strategy.chosen(train, memory.shape(network, loss), place.world, feed.share, available)
 
 

@@ -15,7 +15,9 @@ from torch import nn
 from upath import UPath
 
 from ray_pipeline.data import cells, features
+from ray_pipeline.data.matrices import Matrices, matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
+from ray_pipeline.model import batches
 
 Answers = Callable[[pa.Table], NDArray[np.float64]]
 """From raw, typed rows to the outputs of `model_outputs`."""
@@ -67,30 +69,27 @@ def answering(model: nn.Module, statistics: Statistics) -> Answers:
 
 
 def _outputs_of(model: nn.Module, label: LabelStatistics, ready: pa.Table) -> NDArray[np.float64]:
-    numbers, categories = _matrix(ready, "numbers"), _matrix(ready, "categories")
-    return model_outputs(model, label, numbers, categories)
+    return model_outputs(model, label, matrices(ready))
 
 
 def model_outputs(
-    model: nn.Module, label: LabelStatistics, numbers: NDArray[Any], categories: NDArray[Any]
+    model: nn.Module, label: LabelStatistics, prepared: Matrices
 ) -> NDArray[np.float64]:
     """Probabilities [N, K] for prepared rows, or values [N] in the label's unit.
 
     A regression is trained on labels less their mean, over their deviation: that is undone here.
     """
-    parts = []
+    inputs = batches.tensors(prepared)
+    count = len(next(iter(inputs.values())))
+    outputs = np.empty(count if label.classes is None else (count, len(label.classes)))
     with torch.inference_mode():
-        for start in range(0, len(numbers) or 1, BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
-            logits = model(
-                torch.from_numpy(np.array(numbers[rows], dtype=np.float32)),
-                torch.from_numpy(np.array(categories[rows], dtype=np.int64)),
-            ).double()
+        for places, part in batches.chunks(inputs):
+            logits = model(**part).double()
             if label.classes is None:
-                parts.append((logits[:, 0] * (label.deviation or 1.0) + label.mean).numpy())
+                outputs[places] = logits[:, 0] * (label.deviation or 1.0) + label.mean
             else:
-                parts.append(logits.softmax(1).numpy())
-    return np.concatenate(parts)
+                outputs[places] = logits.softmax(1)
+    return outputs
 
 
 def coded(texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -122,10 +121,3 @@ def table(predictions: Predictions, classes: tuple[str, ...] | None) -> pa.Table
 
 def _dataset(rows: UPath) -> pads.Dataset:
     return pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
-
-
-def _matrix(ready: pa.Table, name: str) -> NDArray[Any]:
-    """A column of equally long lists as an array [N, length]."""
-    column = ready[name].combine_chunks()
-    values: NDArray[Any] = column.flatten().to_numpy()
-    return values.reshape(len(column), column.type.list_size)

@@ -25,7 +25,10 @@ def memory(features, world=1, rank=0, batch_size=64, seed=3):
 
 def lines(batches):
     """Batches as one sorted array, a line for each row."""
-    parts = [torch.cat([b.numbers, b.categories, b.label[:, None]], 1).numpy() for b in batches]
+    parts = [
+        torch.cat([b.inputs["numbers"], b.inputs["categories"], b.label[:, None]], 1).numpy()
+        for b in batches
+    ]
     whole = np.concatenate(parts)
     return whole[np.lexsort(whole.T)]
 
@@ -38,7 +41,7 @@ def test_an_epoch_passes_each_row_at_most_once(features):
 
 def test_the_order_follows_seed_and_epoch(features):
     def first(epoch, seed=3):
-        return next(memory(features, seed=seed).training(epoch)).numbers
+        return next(memory(features, seed=seed).training(epoch)).inputs["numbers"]
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))

@@ -50,9 +50,9 @@ def held_out(features):
 
 def test_it_learns_and_its_numbers_are_those_of_the_weights_it_keeps(fitted, features, ray_cluster):
     record, out, events = fitted()
-    numbers, categories, label, _ = held_out(features)
+    inputs, label, _ = held_out(features)
     with torch.no_grad():
-        chances = train.load(out)(numbers, categories).softmax(1).numpy()
+        chances = train.load(out)(**inputs).softmax(1).numpy()
     assert record["score"] == pytest.approx(accuracy_score(label, chances.argmax(1)))
     assert record["validation_loss"] == pytest.approx(log_loss(label, chances), abs=1e-5)
     assert record["score"] > 0.9
@@ -68,10 +68,10 @@ def test_a_regression_is_scored_by_r2_and_learns_the_standardised_label(
 ):
     features = prepared_rows.written(UPath(tmp_path / "rows"), task="regression")
     record, out, _ = fitted(rows_in=features)
-    numbers, categories, label, _ = held_out(features)
+    inputs, label, _ = held_out(features)
     described = json.loads((features / "statistics.json").read_text())["label"]
     with torch.no_grad():
-        outputs = train.load(out)(numbers, categories)
+        outputs = train.load(out)(**inputs)
     assert outputs.shape == (len(label), 1)
     values = outputs[:, 0] * described["deviation"] + described["mean"]
     assert record["score"] == pytest.approx(r2_score(label, values), abs=1e-5)
@@ -90,8 +90,8 @@ def test_it_stops_when_the_loss_no_longer_falls_and_keeps_the_best(fitted, featu
     settings = SETTINGS.model_copy(update={"epochs": 80, "patience": 2, "learning_rate": 5e-2})
     record, out, _ = fitted(settings)
     assert record["epochs"] == record["best_epoch"] + 2 < 80
-    numbers, categories, label, _ = held_out(features)
-    loss = torch.nn.functional.cross_entropy(train.load(out)(numbers, categories), label).item()
+    inputs, label, _ = held_out(features)
+    loss = torch.nn.functional.cross_entropy(train.load(out)(**inputs), label).item()
     history = json.loads((out / "history.json").read_text())
     assert loss == pytest.approx(min(e["validation_loss"] for e in history), abs=1e-5)
 

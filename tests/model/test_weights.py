@@ -48,7 +48,7 @@ def test_without_weights_the_loss_is_torchs_own():
 
 def assert_own_weights(batches):
     for batch in batches:
-        expected = prepared_rows.weight_of(batch.numbers.numpy())
+        expected = prepared_rows.weight_of(batch.inputs["numbers"].numpy())
         np.testing.assert_array_equal(batch.weight.numpy(), expected)
 
 
