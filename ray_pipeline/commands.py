@@ -20,9 +20,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def validate(options: argparse.Namespace) -> None:
-    """Check a job's settings, its sources and a sample of its rows."""
+    """Check a job's settings, its sources and a sample of its rows; plan its training."""
     from ray_pipeline import jobfile, pipeline
     from ray_pipeline.data import collect
+    from ray_pipeline.model import plan
 
     job = jobfile.read(options.job, options.set)
     fingerprint = collect.fingerprint(job.data)
@@ -30,6 +31,11 @@ def validate(options: argparse.Namespace) -> None:
     lines = [f"{options.job}: valid", ""]
     lines += [f"  {column.name:<20} {column.kind:<10} {column.role}" for column in schema]
     result = {"valid": True, "data": fingerprint, "schema": schema.model_dump(mode="json")}
+    if (training := plan.of(job)) is not None:
+        lines += ["", *plan.lines(training)]
+        result["plan"] = plan.record(training)
+    else:
+        lines += ["", "after `run --until features`, this plans memory, time and cost of training"]
     _print(result, lines, options.json)
 
 
@@ -89,12 +95,13 @@ def report(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Predict every row of a file with Ray Data."""
-    from ray_pipeline import cluster
+    """Predict every row of files, or of a database's table, with Ray Data."""
+    from ray_pipeline import cluster, jobfile
     from ray_pipeline.deploy import batch
 
+    source = jobfile.source(options.input, table=options.table, query=options.query)
     cluster.connect()
-    result = batch.predicted(options.bundle, options.input, options.output)
+    result = batch.predicted(options.bundle, source, options.output)
     lines = [f"{result['rows_out']:,} rows predicted into {options.output}"]
     if result["rows_quarantined"]:
         lines.append(f"{result['rows_quarantined']:,} rows quarantined in {result['quarantine']}")

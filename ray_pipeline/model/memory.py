@@ -3,26 +3,31 @@
 The states' bytes are those of section 5 of Rajbhandari et al., "ZeRO" (2020),
 https://arxiv.org/abs/1910.02054, for weights in float32, and what DeepSpeed adds: stages keep a
 second copy of the weights that they own, and reduce gradients through a buffer. Activations are
-measured: what a forward pass keeps for the backward pass, per row.
+measured: what a forward and a backward pass hold at one time, per row.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ray_pipeline.job import Train
 
 FLOAT = 4
 """Bytes of a float32."""
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
-USABLE = 0.8
-"""Share of a worker's memory that is planned with: allocators lose some, and so do libraries."""
+USABLE = {"cuda": 0.8, "cpu": 0.6}
+"""Share of a worker's memory that is planned with. Allocators and the libraries' own buffers take
+the rest: on CPUs a process was seen to grow by 1.4 to 1.7 times the bytes of its tensors."""
 BUCKET = 50_000_000
 """Most parameters in DeepSpeed's reduce buffer, and gathered ahead by stage 3."""
 
@@ -92,10 +97,19 @@ def needed(model: Shape, train: Train, strategy: str, workers: int, share: int) 
     )
 
 
-def shape(network: nn.Module, loss: Callable[[int], Tensor]) -> Shape:
-    """`network` in numbers; `loss(rows)` runs it forward on so many rows, 4 and 8.
+def available(device: torch.device, workers: int) -> int:
+    """Usable bytes of each of `workers` on this machine: a GPU's, or of its part of the memory."""
+    if device.type == "cuda":
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // workers
+    return int(total * USABLE[device.type])
 
-    Activations grow with the rows from a fixed part, which is left out.
+
+def shape(network: nn.Module, loss: Callable[[int], Tensor]) -> Shape:
+    """`network` in numbers; `loss(rows)` runs it on so many rows, which is done with 8 and 16.
+
+    Activations grow with the rows from a fixed part, which is left out. No gradient stays.
     """
     parameters = list(network.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -103,27 +117,46 @@ def shape(network: nn.Module, loss: Callable[[int], Tensor]) -> Shape:
         (sum(p.numel() for p in module.parameters(recurse=False)) for module in network.modules()),
         default=0,
     )
-    few, more = (kept_bytes(network, partial(loss, rows)) for rows in (4, 8))
+    few, more = (peak_bytes(network, partial(loss, rows)) for rows in (8, 16))
     frozen = sum(p.numel() for p in parameters) - trained
-    return Shape(trained, frozen, largest, max(0, more - few) / 4)
+    return Shape(trained, frozen, largest, max(0, more - few) / 8)
 
 
-def kept_bytes(network: nn.Module, loss: Callable[[], Tensor]) -> int:
-    """Bytes of the tensors that `loss()` keeps for its backward pass, besides the network's own."""
-    own = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in itertools.chain(network.parameters(), network.buffers())
-    }
-    kept: dict[int, int] = {}
-    held = []  # so that no storage is freed and its address used again
+def peak_bytes(network: nn.Module, loss: Callable[[], Tensor]) -> int:
+    """Most bytes at one time that `loss()` and its backward pass make, besides weights' gradients:
+    what is kept for the backward pass, and what passes through it."""
+    with _Live({parameter.numel() for parameter in network.parameters()}) as live:
+        loss().backward()  # type: ignore[no-untyped-call]
+    network.zero_grad()
+    return live.peak
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss()
-    return sum(kept.values())
+class _Live(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, for as long as they are held."""
+
+    def __init__(self, besides: set[int]) -> None:
+        super().__init__()
+        self.besides, self.now, self.peak = besides, 0, 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(  # type: ignore[override]
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.numel() not in self.besides:
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place in self.known or not size:
+            return  # a view of what was counted
+        self.known.add(place)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._freed, place, size)
+
+    def _freed(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.now -= size

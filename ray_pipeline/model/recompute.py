@@ -25,7 +25,7 @@ def inside_blocks(network: nn.Module, *, reentrant: bool = False) -> int:
     """Recompute inside each block of `network`, and say how many there are.
 
     `reentrant` runs the block again as a whole: parameters that DeepSpeed gathers for a moment
-    are empty when torch's other way compares what was saved.
+    are empty when torch's other way compares what was saved. Running means see a batch twice then.
 
     Raises:
         JobError: there are no blocks.
@@ -60,13 +60,15 @@ def _contexts(block: nn.Module) -> Callable[[], tuple[Context, Context]]:
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Running means and variances have seen the batch already."""
+    """Running means and variances have seen the batch already: it weighs nothing this time."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    before = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm, tracked in zip(norms, before, strict=True):
-            norm.track_running_stats = tracked
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

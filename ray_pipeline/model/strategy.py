@@ -52,13 +52,13 @@ class Engine(Protocol):
 def chosen(train: Train, model: memory.Shape, workers: int, share: int, available: int) -> str:
     """The name of the least sharding that fits: each further stage costs messages.
 
-    `share` rows are a worker's of a step, `available` the bytes that it has. The last stage is
+    `share` rows are a worker's of a step, `available` the bytes that it may use. The last stage is
     the answer where nothing fits.
     """
     fitting = (
         name
         for name in memory.STRATEGIES
-        if memory.needed(model, train, name, workers, share).total <= available * memory.USABLE
+        if memory.needed(model, train, name, workers, share).total <= available
     )
     return next(fitting, memory.STRATEGIES[-1])
 

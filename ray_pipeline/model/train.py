@@ -19,6 +19,7 @@ from ray.data import ExecutionOptions
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load as tensors
 from safetensors.torch import save as tensor_bytes
 from torch import nn
@@ -38,7 +39,7 @@ RESTARTS = 3
 """Times that lost workers are replaced; each goes on from the last checkpoint. Machines that were
 told to go are not counted."""
 RESIZE_S = 60.0
-"""Elastic workers are looked after this often: more of them begin again from the last checkpoint."""
+"""Room for more elastic workers is looked for this often; they begin from the last checkpoint."""
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 """Ray Train looks after its workers this often; its own 2 seconds are added to start and end."""
 MEMORY_SHARE = 0.25
@@ -217,7 +218,8 @@ def _reporting(progress: Progress, in_process: bool) -> Iterator[Progress]:
     if in_process:
         yield progress
         return
-    events = Queue(actor_options={"num_cpus": 0})
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
     def hand_over() -> None:
         while (event := events.get()) is not None:

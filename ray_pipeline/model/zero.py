@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Offload, Train
+from ray_pipeline.model import memory
 from ray_pipeline.model.feed import Rows
 from ray_pipeline.model.strategy import DTYPES, LossOf, Weights, copied, worker_count
 
@@ -22,17 +23,22 @@ MOMENTS = {"means": "exp_avg", "squares": "exp_avg_sq"}
 """Our names of Adam's two moments, and torch's."""
 
 
-def configuration(train: Train, stage: int, share: int) -> dict[str, Any]:
+def configuration(train: Train, stage: int, share: int, parameters: int) -> dict[str, Any]:
     """DeepSpeed's configuration, after https://www.deepspeed.ai/docs/config-json/.
 
-    `share` is a worker's rows of a step. Weights stay float32 whatever the precision: torch's
+    `share` is a worker's rows of a step. Buffers are as large as the network's `parameters` need,
+    not the 2 GB that are DeepSpeed's default. Weights stay float32 whatever the precision: torch's
     autocast computes in the shorter type, as it does without DeepSpeed.
     """
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": max(1, share // train.accumulate),
         "gradient_accumulation_steps": train.accumulate,
         "gradient_clipping": train.clip,
-        "zero_optimization": {"stage": stage, **_offloaded(train.offload)},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": min(parameters, memory.BUCKET),
+            **_offloaded(train.offload),
+        },
         "zero_allow_untested_optimizer": True,
         # torch's AdamW, on the CPU too: DeepSpeed's own has to be compiled at the first start
         "zero_force_ds_cpu_optimizer": False,
@@ -76,7 +82,7 @@ class Zero:
             optimizer=torch.optim.AdamW(
                 self.parameters, lr=train.learning_rate, weight_decay=train.weight_decay
             ),
-            config=configuration(train, stage, share),
+            config=configuration(train, stage, share, sum(p.numel() for p in self.parameters)),
             dist_init_required=False,  # Ray Train has set up the process group
         )
         self.model: nn.Module = self.engine
