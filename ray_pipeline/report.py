@@ -53,6 +53,12 @@ def numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float | N
     return found
 
 
+def applicable(metrics: Mapping[str, Any], gates: Mapping[str, Any]) -> dict[str, Any]:
+    """The gates, less those on a comparison with a champion where there was none."""
+    there = bool(metrics.get("champion"))
+    return {name: gate for name, gate in gates.items() if there or not name.startswith("champion.")}
+
+
 def verdicts(metrics: Mapping[str, Any], gates: Mapping[str, Mapping[str, Any]]) -> list[Record]:
     """Of each gate: metric, value, bounds, `bound` in words, `passed` (never if undefined)."""
     known = numbers(metrics)
@@ -64,7 +70,7 @@ def verdicts(metrics: Mapping[str, Any], gates: Mapping[str, Mapping[str, Any]])
             "bound": bound_text(bounds),
             "passed": _within(known.get(name), bounds),
         }
-        for name, bounds in gates.items()
+        for name, bounds in applicable(metrics, gates).items()
     ]
 
 
@@ -103,7 +109,8 @@ def page(record: Mapping[str, Any]) -> str:
     """
     shown = without_secrets(record)
     metrics = shown.get("metrics") or {}
-    gates = ((shown.get("job") or {}).get("evaluate") or {}).get("gates") or {}
+    asked = ((shown.get("job") or {}).get("evaluate") or {}).get("gates") or {}
+    gates = shown.get("gates") or asked
     judged = verdicts(metrics, gates) if metrics else []
     return _template().render(
         report_view.sections(shown, judged),

@@ -93,6 +93,8 @@ def _metrics_table(found: Mapping[str, Any]) -> str:
     head = f"On {judged:,} {split} rows" if isinstance(judged, int) else f"On the {split} rows"
     if baseline.get("predicts"):
         head += f"; the baseline always says {baseline['predicts']}"
+    elif baseline.get("is"):
+        head += f"; the baseline is {baseline['is']}"
     return "\n".join(
         [
             f"{head}.\n",

@@ -20,7 +20,7 @@ from ray_pipeline.data import features
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
 from ray_pipeline.errors import DataError, GateRefused, JobError
 from ray_pipeline.job import Bound, Data, Evaluate, Model
-from ray_pipeline.model import evaluate, predictions, zoo
+from ray_pipeline.model import case, evaluate, gates, predictions, zoo
 from ray_pipeline.schema import Column, Schema
 
 KINDS = {"age": "integer", "height": "number", "sex": "category", "town": "category"}
@@ -192,8 +192,8 @@ def test_values_are_in_the_unit_of_the_label() -> None:
             return numbers[:, :1] * 0 + torch.tensor([0.0, 1.0, -2.0])[:, None]
 
     label = LabelStatistics(name="price", classes=None, mean=100.0, deviation=20.0)
-    rows = np.zeros((3, 1), dtype=np.float32), np.zeros((3, 0), dtype=np.int32)
-    assert predictions.model_outputs(Zero(), label, *rows).tolist() == [100.0, 120.0, 60.0]
+    rows = {"numbers": np.zeros((3, 1)), "categories": np.zeros((3, 0), dtype=np.int32)}
+    assert predictions.model_outputs(Zero(), label, rows).tolist() == [100.0, 120.0, 60.0]
 
 
 def test_no_resamples_means_no_intervals(project: Project, tmp_path: Path) -> None:
@@ -220,11 +220,11 @@ def statistics_of(*classes: str, counts: tuple[int, ...]) -> Statistics:
 
 def test_the_positive_class_is_the_named_or_the_rarer_of_two() -> None:
     two = statistics_of("no", "yes", counts=(2, 8))
-    assert evaluate.positive_class(two, None) == 0
-    assert evaluate.positive_class(two, "yes") == 1
-    assert evaluate.positive_class(statistics_of(*CLASSES, counts=(1, 2, 3)), None) is None
+    assert case.positive_class(two, None) == 0
+    assert case.positive_class(two, "yes") == 1
+    assert case.positive_class(statistics_of(*CLASSES, counts=(1, 2, 3)), None) is None
     with pytest.raises(JobError, match=r"did you mean `yes`\?"):
-        evaluate.positive_class(two, "yess")
+        case.positive_class(two, "yess")
 
 
 FOUND = {
@@ -236,7 +236,7 @@ FOUND = {
 
 
 def test_gates_pass_within_their_bounds() -> None:
-    evaluate.gate(
+    gates.passed(
         FOUND,
         {
             "accuracy": Bound(min=0.84, max=0.9),
@@ -247,14 +247,14 @@ def test_gates_pass_within_their_bounds() -> None:
 
 
 def test_all_failing_gates_are_listed_with_number_and_bound() -> None:
-    gates = {
+    bounds = {
         "accuracy": Bound(min=0.85),
         "classes.>50K.recall": Bound(min=0.5),
         "groups.sex.equalized_odds_difference": Bound(max=0.1),
         "roc_auc": Bound(min=0.9),
     }
     with pytest.raises(GateRefused) as caught:
-        evaluate.gate(FOUND, gates)
+        gates.passed(FOUND, bounds)
     text = str(caught.value)
     assert caught.value.exit_code == 3
     assert "accuracy is 0.8400" in text
@@ -267,7 +267,7 @@ def test_all_failing_gates_are_listed_with_number_and_bound() -> None:
 
 def test_a_gate_on_no_metric_names_the_nearest() -> None:
     with pytest.raises(JobError, match=r"did you mean `accuracy`\?"):
-        evaluate.gate(FOUND, {"acuracy": Bound(min=0.5)})
+        gates.passed(FOUND, {"acuracy": Bound(min=0.5)})
 
 
 @pytest.mark.parametrize(

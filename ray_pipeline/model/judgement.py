@@ -1,0 +1,91 @@
+"""All figures of a model's outputs for the rows of one side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_pipeline.data.statistics import Statistics
+from ray_pipeline.job import Evaluate
+from ray_pipeline.model import fairness, metrics
+from ray_pipeline.model.metrics import Floats
+from ray_pipeline.model.predictions import Predictions, coded
+
+KEYS = {
+    "classification": (
+        *("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "roc_auc", "pr_auc"),
+        *("log_loss", "brier", "calibration_error"),
+    ),
+    "regression": ("rmse", "mae", "r2"),
+}
+
+
+def key_metrics(labels: NDArray[Any], outputs: Floats, positive: int | None) -> dict[str, Any]:
+    """The metrics of the task that the outputs' shape tells: [N, K] probabilities or [N] values."""
+    if outputs.ndim == 1:
+        return metrics.regression(labels.astype(float), outputs)
+    return metrics.classification(labels, outputs, positive)
+
+
+def intervals(
+    labels: NDArray[Any], outputs: Floats, positive: int | None, resamples: int
+) -> dict[str, tuple[float, float]]:
+    """The 95 % bootstrap intervals of `key_metrics`; none without resamples."""
+    if not resamples:
+        return {}
+    if outputs.ndim == 1:
+        return metrics.regression_intervals(labels.astype(float), outputs, resamples)
+    return metrics.classification_intervals(labels, outputs, positive, resamples)
+
+
+def judged(
+    predictions: Predictions, statistics: Statistics, positive: int | None, settings: Evaluate
+) -> dict[str, Any]:
+    """The key metrics and their `intervals`, `groups`, and of classes `classes`, `confusion` and
+    `calibration`."""
+    labels, outputs = predictions.labels, predictions.outputs
+    found = {
+        **key_metrics(labels, outputs, positive),
+        "intervals": intervals(labels, outputs, positive, settings.bootstrap),
+        "groups": {name: _group(predictions, name, positive, settings) for name in settings.groups},
+    }
+    if (classes := statistics.label.classes) is not None:
+        confusion = metrics.confusion(labels, outputs.argmax(1), len(classes))
+        found |= {
+            "classes": metrics.per_class(confusion, classes),
+            "confusion": {"classes": list(classes), "counts": confusion.tolist()},
+            "calibration": metrics.calibration(*metrics.event(labels, outputs, positive)),
+        }
+    return found
+
+
+def _group(
+    predictions: Predictions, name: str, positive: int | None, settings: Evaluate
+) -> dict[str, Any]:
+    labels, outputs = predictions.labels, predictions.outputs
+    codes, values = coded(predictions.groups[name])
+    if outputs.ndim == 1:
+        return fairness.regression_groups(codes, values, labels.astype(float), outputs)
+    return fairness.classification_groups(
+        codes,
+        values,
+        (labels, outputs.argmax(1)),
+        classes=outputs.shape[1],
+        positive=positive,
+        resamples=settings.bootstrap,
+    )
+
+
+def defined(value: Any) -> Any:
+    """`value` with NaN and infinities as None: JSON has no other word for them."""
+    if isinstance(value, Mapping):
+        return {key: defined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [defined(inner) for inner in value]
+    if isinstance(value, np.bool_):
+        return bool(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
