@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -23,23 +23,26 @@ from upath import UPath
 from ray_pipeline import audit, bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import clean, collect, parts, sources
+from ray_pipeline.data.connectors import FILES, connector
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.rows import Replace
 from ray_pipeline.data.steps import reading as step_reading
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import runtime, sinks
+from ray_pipeline.deploy import pictures, runtime, sinks
 from ray_pipeline.errors import DataError
-from ray_pipeline.job import Clean, Data
+from ray_pipeline.job import Clean, Data, Source
 from ray_pipeline.schema import TEXTS, Column, Schema
 
 ADDED = ("prediction", "probability", "probabilities")
 _ASIDE = "_quarantined "
 SAMPLE = 20  # lines that show whether there is a header
 CHUNK = 8192  # rows in one call of the graph: more would only cost memory
+IMAGES = 256  # rows with images, whose pixels are in memory
 
 
-def predicted(path: str, source: str, output: str) -> dict[str, Any]:
-    """Predict every row of `source` (a file, folder, glob or URI) into one file, `output`.
+def predicted(path: str, source: str | Source, output: str) -> dict[str, Any]:
+    """Predict every row of `source` (a file, folder, glob or URI; or what a job may name, such as
+    a database's table) into one file, `output`.
 
     The output, .parquet, .csv or .jsonl by its name, keeps the input's columns and order, and
     adds `prediction`; for a classification also its `probability` and the `probabilities` of all
@@ -57,7 +60,8 @@ def predicted(path: str, source: str, output: str) -> dict[str, Any]:
     target = UPath(output)
     sinks.check(target)
     opened = bundle.opened(path)
-    data, schema, types = reading(source, opened.manifest)
+    place = source if isinstance(source, Source) else Source(url=source)
+    data, schema, types = reading(place, opened.manifest)
     rows = collect.rows(data.source, data, schema).map_batches(
         partial(
             _predicted,
@@ -103,24 +107,30 @@ def _written(rows: Dataset, target: UPath, quarantine: UPath) -> tuple[int, int]
     return good, bad
 
 
-def reading(source: str, manifest: Manifest) -> tuple[Data, Schema, dict[str, pa.DataType]]:
+def reading(source: Source, manifest: Manifest) -> tuple[Data, Schema, dict[str, pa.DataType]]:
     """How to read `source`: the model's features as their kinds, all other columns as texts.
 
     A CSV has a header if its first line names every feature; otherwise its columns are those of
     the training files in their order, with or without the label. The types are those that other
-    columns have in Parquet, and get again in the output.
+    columns have in Parquet or in a database, and get again in the output.
     """
     label = manifest.schema.label.name
-    location = source if "://" in source else str(Path(source).absolute())
-    data = Data(source=location, label=label, missing=manifest.schema.missing)
-    first = collect.files(data)[0]
-    names, header = _names(first, data, manifest.schema)
+    if "://" not in source.url:
+        source = source.model_copy(update={"url": str(Path(source.url).absolute())})
+    data = Data(source=source, label=label, missing=manifest.schema.missing)
+    header, first = True, str(source)
+    if is_file := connector(source, data) is FILES:
+        file = collect.files(data)[0]
+        first = str(file)
+        names, header = _names(file, data, manifest.schema)
+    else:
+        names = connector(source, data).names(source, data)
     features = {column.name: column for column in manifest.schema.features}
-    sources.checked_names(names, features, str(first))
+    sources.checked_names(names, features, first)
     if clash := [name for name in names if name in (*ADDED, *collect.RESERVED)]:
         raise DataError(
             f"there is a column `{clash[0]}` already",
-            where=str(first),
+            where=first,
             hint="rename it, or predict from a file without it: the output needs one of this name",
         )
     columns = tuple(
@@ -129,7 +139,8 @@ def reading(source: str, manifest: Manifest) -> tuple[Data, Schema, dict[str, pa
     kinds = {column.name: column.kind for column in columns} | {label: "category"}
     settled = data.model_copy(update={"header": header, "columns": kinds})
     others = [name for name in names if name not in features]
-    return settled, Schema(columns=columns, missing=data.missing), _types(first, data, others)
+    types = _types(file, data, others) if is_file else _told_types(source, data, others)
+    return settled, Schema(columns=columns, missing=data.missing), types
 
 
 def _names(file: UPath, data: Data, schema: Schema) -> tuple[list[str], bool]:
@@ -161,6 +172,14 @@ def _types(file: UPath, data: Data, names: Iterable[str]) -> dict[str, pa.DataTy
     return {name: kind for name in names if pa.types.is_primitive(kind := found.field(name).type)}
 
 
+def _told_types(source: Source, data: Data, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """The types of a database's columns of numbers and times, as its first rows have them."""
+    sample = connector(source, data).sample
+    rows = sample(source, data, names) if sample else None
+    found = [] if rows is None else [rows.schema.field(name) for name in names]
+    return {field.name: field.type for field in found if pa.types.is_primitive(field.type)}
+
+
 def _predicted(
     table: pa.Table,
     *,
@@ -182,16 +201,16 @@ def _predicted(
     for name, kind in types.items():
         index = typed.column_names.index(name)
         typed = typed.set_column(index, name, typed[name].cast(kind))
-    columns = runtime.columns_from_table(typed, manifest.schema)
-    if treated is not None:
-        columns = treated(columns)
-    if tidied := serving.tidying(manifest.cleaning, manifest.schema):
-        columns = tidied(columns)
+    seen, tidied = pictures.image_of(manifest), serving.tidying(manifest.cleaning, manifest.schema)
     predict = _loaded(manifest.digest, model)
-    chunks = [
-        predict({name: values[start : start + CHUNK] for name, values in columns.items()})
-        for start in range(0, max(len(typed), 1), CHUNK)
-    ]
+
+    def outputs(rows: pa.Table) -> NDArray[Any]:
+        columns = runtime.columns_from_table(rows, manifest.schema, seen)
+        columns = treated(columns) if treated else columns
+        return predict(tidied(columns) if tidied else columns)
+
+    step = CHUNK if seen is None else IMAGES
+    chunks = [outputs(typed.slice(start, step)) for start in range(0, max(len(typed), 1), step)]
     for name, values in _added(np.concatenate(chunks), manifest).items():
         typed = typed.append_column(name, values)
     aside = quarantined.rename_columns([_ASIDE + name for name in quarantined.column_names])

@@ -1,21 +1,16 @@
-"""The images of requests and of files, as the pixels that a bundle's graph reads."""
+"""The images of requests, as the pixels that a bundle's graph reads."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.media import images
-from ray_pipeline.data.media.pixels import Pixels, drawn, plain, stacked
+from ray_pipeline.data.media.pixels import Pixels, drawn, plain
 from ray_pipeline.data.statistics import ImageStatistics
-from ray_pipeline.errors import DataError, RequestError
+from ray_pipeline.errors import RequestError
 
-Columns = dict[str, NDArray[Any]]
 REQUEST_PIXELS = 50_000_000
 """All images of a request together may have so many: a few kilobytes can declare gigabytes."""
 
@@ -24,29 +19,6 @@ def image_of(manifest: Manifest) -> ImageStatistics | None:
     """What the network knows of its image column, if it reads one."""
     found = (manifest.model.get("inputs") or {}).get("image")
     return ImageStatistics.model_validate(found) if found else None
-
-
-def decoding(manifest: Manifest) -> Callable[[Columns], Columns] | None:
-    """A function that puts pixels [N, H, W, C] in the place of encoded images, bytes [N] with None
-    for no image; None where there is no image column. What are pixels already stay.
-
-    Raises (the function): DataError for bytes that are no image.
-    """
-    image = image_of(manifest)
-    if image is None:
-        return None
-
-    def decoded(columns: Columns) -> Columns:
-        values = columns[image.name]
-        if values.ndim > 1:
-            return columns
-        try:
-            found = stacked(values, image.shape, image.filler)
-        except images.Unreadable as error:
-            raise DataError(str(error), where=image.name, expected="an image file") from None
-        return {**columns, image.name: found}
-
-    return decoded
 
 
 def requested(texts: Sequence[str | None], image: ImageStatistics) -> list[Pixels]:
@@ -87,8 +59,3 @@ def _bytes(text: str, where: str) -> bytes:
 def _unusable(what: str, where: str) -> RequestError:
     expected = "an image file (JPEG, PNG, WebP, …) in base64"
     return RequestError(what, status=422, code="invalid_request", where=where, expected=expected)
-
-
-def as_objects(values: Any) -> NDArray[np.object_]:
-    """A column of encoded images as an array [N] of bytes, None for no image."""
-    return np.array([*values.to_pylist(), None], dtype=np.object_)[:-1]  # an empty one too

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.deploy import pictures
 from ray_pipeline.deploy.runtime import Predictor, columns_from_table
 from ray_pipeline.errors import DataError
 
@@ -35,7 +36,8 @@ class BundleModel:
                 if column.name in rows
             }
         )
-        outputs = self._predictor.predict(columns_from_table(table, manifest.schema))
+        columns = columns_from_table(table, manifest.schema, pictures.image_of(manifest))
+        outputs = self._predictor.predict(columns)
         return pd.DataFrame(predictions(outputs, manifest), index=rows.index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.data import dates, parsing
+from ray_pipeline.data.encoders import image
 from ray_pipeline.data.privacy import treatment
+from ray_pipeline.data.statistics import ImageStatistics
 from ray_pipeline.data.steps import serving
+from ray_pipeline.deploy import texts
 from ray_pipeline.errors import BundleError, DataError
 from ray_pipeline.schema import TEXTS, Column, Schema
 
@@ -34,7 +38,10 @@ _ONNX_TYPES = {
     "category": "tensor(string)",
     "date": "tensor(double)",
     "text": "tensor(string)",
+    "image": "tensor(uint8)",
 }
+PIXELS = 1 << 22
+"""Pixels of images that go through a graph at a time: of each it holds many times as much."""
 
 
 class Predictor:
@@ -59,7 +66,13 @@ class Predictor:
                 expected=f"a graph for ONNX Runtime {onnxruntime.__version__}",
             ) from error
         _check_inputs(self._session, bundle)
-        self._outputs = [self._session.get_outputs()[0].name]
+        outputs = [self._session.get_outputs()[0].name]
+
+        def run(columns: Columns) -> NDArray[Any]:
+            output: NDArray[np.float32] = self._session.run(outputs, columns)[0]
+            return output
+
+        self._run = texts.reading(run, texts.tokens_of(bundle))
         self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
         self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
 
@@ -67,14 +80,18 @@ class Predictor:
         """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
 
         `columns` holds an array [N] for every feature column, and nothing else: float64 with NaN
-        for no value (of a date, its seconds since 1970), or object (str) with "" for no value.
+        for no value (of a date, its seconds since 1970), or object (str) with "" for no value; of
+        images the pixels [N, H, W, C] uint8.
         """
         if self._treated is not None:
             columns = self._treated(columns)
         if self._tidied is not None:
             columns = self._tidied(columns)
-        output: NDArray[np.float32] = self._session.run(self._outputs, columns)[0]
-        return output
+        return self.of_clean(columns)
+
+    def of_clean(self, columns: Columns) -> NDArray[np.float32]:
+        """As `predict`, of rows that were treated and cleaned before, as the path's are."""
+        return self._run(columns)
 
 
 def predicting(model: bytes) -> Callable[[Columns], NDArray[Any]]:
@@ -82,10 +99,21 @@ def predicting(model: bytes) -> Callable[[Columns], NDArray[Any]]:
     loaded = session(model)
 
     def predict(columns: Columns) -> NDArray[Any]:
-        output: NDArray[Any] = loaded.run(None, columns)[0]
-        return output
+        return _output(loaded, columns)
 
     return predict
+
+
+def _output(loaded: onnxruntime.InferenceSession, columns: Columns) -> NDArray[Any]:
+    """The graph's first output; images go through it a few at a time."""
+    pixels = [math.prod(values.shape[1:3]) for values in columns.values() if values.ndim == 4]
+    rows = len(next(iter(columns.values())))
+    step = max(1, PIXELS // pixels[0]) if pixels else max(rows, 1)
+    parts: list[NDArray[Any]] = [
+        loaded.run(None, {name: v[start : start + step] for name, v in columns.items()})[0]
+        for start in range(0, max(rows, 1), step)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def session(model: str | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -99,16 +127,22 @@ def session(model: str | bytes, threads: int = 1) -> onnxruntime.InferenceSessio
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def columns_from_table(table: pa.Table, schema: Schema) -> Columns:
+def columns_from_table(
+    table: pa.Table, schema: Schema, seen: ImageStatistics | None = None
+) -> Columns:
     """The feature columns of `table` as `Predictor.predict` takes them; others are left out.
+
+    `seen` is what the model knows of its image column, of which `table` has encoded images.
 
     Raises:
         DataError: a column is absent, or cannot be read as its kind.
     """
-    return {column.name: _array(table, column, schema) for column in schema.features}
+    return {column.name: _array(table, column, schema, seen) for column in schema.features}
 
 
-def _array(table: pa.Table, column: Column, schema: Schema) -> NDArray[Any]:
+def _array(
+    table: pa.Table, column: Column, schema: Schema, seen: ImageStatistics | None
+) -> NDArray[Any]:
     if column.name not in table.column_names:
         raise DataError(
             "the column is absent",
@@ -121,6 +155,9 @@ def _array(table: pa.Table, column: Column, schema: Schema) -> NDArray[Any]:
             return _texts(values, schema)
         if column.kind == "date":
             return _seconds(values)
+        if column.kind == "image":
+            assert seen is not None, "a model reads each image column that its schema has"
+            return image.encoding(seen)(values.cast(pa.binary()))
         return _floats(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
@@ -157,6 +194,8 @@ def _texts(values: pa.ChunkedArray, schema: Schema) -> NDArray[np.object_]:
 def _check_inputs(loaded: onnxruntime.InferenceSession, bundle: Bundle) -> None:
     found = {value.name: value.type for value in loaded.get_inputs()}
     wanted = {column.name: _ONNX_TYPES[column.kind] for column in bundle.manifest.schema.features}
+    if (tokens := texts.tokens_of(bundle)) is not None:
+        wanted[tokens.name] = "tensor(int64)"
     if found != wanted:
         name = sorted({name for name, _ in found.items() ^ wanted.items()})[0]
         raise BundleError(

@@ -7,13 +7,14 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.media.pixels import pixels
 from ray_pipeline.data.statistics import ImageStatistics
-from ray_pipeline.deploy import inference, openapi, pictures
+from ray_pipeline.deploy import inference, openapi, pictures, runtime
 from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.errors import DataError, RequestError
 from ray_pipeline.job import Serve
@@ -126,15 +127,15 @@ def manifest(image: ImageStatistics | None = IMAGE) -> Manifest:
 
 
 def test_files_in_bulk_are_decoded_alike():
-    decode = pictures.decoding(manifest())
-    content = np.array([picture(), None], dtype=object)
-    found = decode({"photo": content, "age": np.array([1.0, 2.0])})
-    assert (found["photo"][0] == pixels(picture(), (6, 5, 3))).all()
-    assert (found["photo"][1] == [10, 20, 31]).all()
-    assert decode(found)["photo"] is found["photo"]
+    schema = Schema(columns=SCHEMA.columns[1:])
+    table = pa.table({"photo": pa.array([picture(), None], pa.large_binary())})
+    seen = pictures.image_of(manifest())
+    found = runtime.columns_from_table(table, schema, seen)["photo"]
+    assert (found[0] == pixels(picture(), (6, 5, 3))).all()
+    assert (found[1] == [10, 20, 31]).all()
     with pytest.raises(DataError, match="not an image"):
-        decode({"photo": np.array([b"hello"], dtype=object)})
-    assert pictures.decoding(manifest(None)) is None
+        runtime.columns_from_table(pa.table({"photo": [b"hello"]}), schema, seen)
+    assert pictures.image_of(manifest(None)) is None
 
 
 def test_openapi_says_what_the_column_is():
