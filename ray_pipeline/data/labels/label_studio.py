@@ -133,6 +133,8 @@ def _of_task(task: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, A
                 yield data, annotation
         return
     choice = task.get(CONTROL)
+    if choice is None and task.get("annotation_id") is None:
+        return  # a task that nobody has answered
     choices = choice.get("choices") if isinstance(choice, dict) else choice and [choice]
     result = [{"type": "choices", "value": {"choices": choices}}] if choices else []
     yield task, {**task, "result": result, "completed_by": task.get("annotator")}

@@ -77,7 +77,11 @@ def task(
         "type": "choices",
         "value": {"choices": [said["label"]]},
     }
-    prediction = {"model_version": said["model"], "score": min(1.0, said["chance"]), "result": [result]}
+    prediction = {
+        "model_version": said["model"],
+        "score": min(1.0, said["chance"]),
+        "result": [result],
+    }
     return {"data": data, "predictions": [prediction]}
 
 

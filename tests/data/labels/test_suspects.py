@@ -9,7 +9,8 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from upath import UPath
 
 from ray_pipeline.data import parts
-from ray_pipeline.data.labels import suspects
+from ray_pipeline.data.labels import identity, suspects
+from ray_pipeline.data.labels.settled import Settled
 from ray_pipeline.job import Data, Label
 from ray_pipeline.schema import Column, Schema
 
@@ -61,10 +62,15 @@ def test_suspects_leave_training_as_asked(errors: str, ray_cluster: None, tmp_pa
     parts.written(table.slice(0, 200), out / "rows" / "a.parquet")
     parts.written(table.slice(200), out / "rows" / "b.parquet")
     data = Data.model_validate({"source": "x", "label": "y"})
-    found = suspects.write(out, Label.model_validate({"errors": errors}), data, schema)
+    first = table.slice(0, 100)
+    of = identity.columns(schema)
+    annotated = Settled({tuple(of): dict.fromkeys(identity.ids(first, of), "yes")})
+    found = suspects.write(out, Label.model_validate({"errors": errors}), data, schema, annotated)
     ids = [row["row"] + 200 * (row["file"] == "b.parquet") for row in found.to_pylist()]
     assert wrong[ids].mean() > 0.7
-    assert wrong[ids].sum() / wrong.sum() > 0.5
+    assert wrong[ids].sum() / wrong[100:].sum() > 0.5
+    assert min(ids) >= 100  # annotators have settled the first hundred
+    assert found["item"].to_pylist() == identity.ids(table.take(ids), of).tolist()
     assert (pa.compute.greater(found["other"], found["given"])).to_pylist() == [True] * len(ids)
     kept = pa.concat_tables([parts.read(path) for path in parts.files(out / "rows")])
     folder = {"drop": "quarantine", "ask": "unlabelled"}.get(errors)

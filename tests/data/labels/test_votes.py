@@ -6,13 +6,16 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from small_bundles import FEATURES, Exported, raw_rows
 
 from ray_pipeline.data import conditions
 from ray_pipeline.data.labels import votes
-from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.deploy.runtime import Predictor, columns_from_table
+from ray_pipeline.errors import BundleError, DataError, JobError
 from ray_pipeline.job import Function, Label, When
 from ray_pipeline.schema import Column, Schema
 
@@ -84,3 +87,50 @@ def test_rules_are_checked_against_the_columns(rule: dict[str, Any], said: str) 
 def test_an_expression_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="no regular expression"):
         When(column="text", matches="(")
+
+
+def test_a_bundle_votes_where_it_is_sure(voting_bundle: Exported) -> None:
+    features = Schema(columns=FEATURES)
+    rows = pa.table(raw_rows(200), schema=features.arrow())
+    rows = rows.append_column("other", pa.nulls(200, pa.string()))
+    predictor = Predictor(voting_bundle.bundle)
+    chances = predictor.predict(columns_from_table(rows, predictor.manifest.schema))
+    sure = float(np.median(chances.max(1)))
+    path = str(voting_bundle.bundle.path)
+    function = Function(bundle=path, at_least=sure)
+    [found] = votes.votes(rows, {"older": function}).to_pydict().values()
+    names = np.array(predictor.manifest.classes)[chances.argmax(1)]
+    expected = [n if c >= sure else None for n, c in zip(names, chances.max(1), strict=True)]
+    assert found == expected
+    assert 0 < found.count(None) < 200
+    votes.check(Label(functions={"older": function}), Schema(columns=FEATURES))
+
+
+def test_a_bundle_that_cannot_vote_is_refused_before_anything_runs(
+    voting_bundle: Exported, tmp_path: Any
+) -> None:
+    older = Label(functions={"older": Function(bundle=str(voting_bundle.bundle.path))})
+    with pytest.raises(JobError, match="the bundle reads `age`"):
+        votes.check(older, Schema(columns=FEATURES[1:]))
+    nowhere = Label(functions={"older": Function(bundle=str(tmp_path))})
+    with pytest.raises(BundleError):
+        votes.check(nowhere, Schema(columns=FEATURES))
+
+
+def test_the_fingerprint_is_of_all_that_labels_hang_on(
+    voting_bundle: Exported, tmp_path: Any
+) -> None:
+    rules = {"rule": Function(when=When(column="text", contains="a"), vote="good")}
+    bundle = {"older": Function(bundle=str(voting_bundle.bundle.path))}
+    export = tmp_path / "export.json"
+    found = set()
+    for content in ("[]", "[{}]"):
+        export.write_text(content)
+        found |= {
+            votes.fingerprint(Label(functions=functions, annotations=(str(export),)))
+            for functions in (rules, rules | bundle)
+        }
+    assert len(found) == 4
+    before = votes.fingerprint(Label(functions=rules, annotations=(str(export),)))
+    export.write_text("[{}]")
+    assert votes.fingerprint(Label(functions=rules, annotations=(str(export),))) == before
