@@ -27,7 +27,7 @@ from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
 from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import export, release
+from ray_pipeline.deploy import champion, export, release
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job
 from ray_pipeline.model import evaluate, gates, train, tune, zoo
@@ -47,6 +47,7 @@ STAGES = (
     "tune",
     "train",
     "evaluate",
+    "champion",
     "export",
     "deploy",
 )
@@ -222,7 +223,12 @@ def _judged(
     settings, record = run.job.evaluate, run.record
     inputs = (trained, prepared, sides, schema, settings.without("gates", "champion"))
     yield (judged := run.stage("evaluate", evaluate.write, *inputs, depends=depends))
-    record["metrics"] = judged.record["metrics"]
+    record["metrics"] = dict(judged.record["metrics"])
+    if rival := champion.found(settings.champion, run.job.name):
+        shared = (judged, sides, schema, settings.bootstrap, str(rival.path))
+        compared = run.stage("champion", champion.write, *shared, depends=rival.manifest.digest)
+        yield compared
+        record["metrics"]["champion"] = compared.record["champion"]
     record["gates"] = {name: gate.model_dump() for name, gate in settings.bounds.items()}
     gates.passed(record["metrics"], settings.bounds)
     return judged

@@ -114,6 +114,14 @@ def endpoints() -> list[dict[str, Any]]:
     ]
 
 
+def live(name: str) -> str | None:
+    """The bundle that the endpoint has now; None where there is none."""
+    if not _serve_port():
+        return None
+    releases: dict[str, Release] = ray.get(board().releases.remote())
+    return releases[name]["bundle"] if name in releases else None
+
+
 def start(port: int, host: str) -> None:
     """Start Serve on the cluster, with what answers outside the endpoints, if it is not there.
 

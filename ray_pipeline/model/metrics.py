@@ -121,11 +121,11 @@ def classification(
     """
     counts = confusion(labels, probabilities.argmax(1), probabilities.shape[1])
     curves = [
-        areas(*_counted(probabilities[:, k], labels == k))
+        areas(*counted(probabilities[:, k], labels == k))
         for k in _curve_classes(probabilities, positive)
     ]
     roc, average = np.array(curves).T
-    losses = _losses(labels, probabilities, positive).mean(0)
+    losses = row_losses(labels, probabilities, positive).mean(0)
     return {
         **{name: float(value) for name, value in rates(counts, positive).items()},
         "roc_auc": float(mean_where(roc, ~np.isnan(roc))),
@@ -154,20 +154,20 @@ def classification_intervals(
     samples: dict[str, Floats] = dict(rates(sampled, positive))
     curves = []
     for k in _curve_classes(probabilities, positive):
-        events, others = _counted(probabilities[:, k], labels == k, _SCORE_BINS)
+        events, others = counted(probabilities[:, k], labels == k, _SCORE_BINS)
         both = resampled(np.concatenate([events, others]), resamples, rng)
         curves.append(areas(both[:, : len(events)], both[:, len(events) :]))
     roc, average = np.array(curves).transpose(1, 2, 0)  # each [B, curves]
     samples["roc_auc"] = mean_where(roc, ~np.isnan(roc))
     samples["pr_auc"] = mean_where(average, ~np.isnan(average))
-    losses = resampled_means(_losses(labels, probabilities, positive), resamples, rng)
+    losses = resampled_means(row_losses(labels, probabilities, positive), resamples, rng)
     samples["log_loss"], samples["brier"] = losses.T
     return {name: percentiles(values) for name, values in samples.items()}
 
 
 def regression(values: Floats, predicted: Floats) -> dict[str, float]:
     """RMSE and MAE in the label's unit, and R², of predictions [N] against values [N]."""
-    figures = _regression_figures(_moments(values, predicted).mean(0))
+    figures = regression_figures(moments(values, predicted).mean(0))
     return {name: float(figure) for name, figure in figures.items()}
 
 
@@ -176,15 +176,15 @@ def regression_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % bootstrap percentile intervals of `regression`'s metrics."""
     rng = np.random.default_rng(seed)
-    means = resampled_means(_moments(values, predicted), resamples, rng)
-    return {name: percentiles(values) for name, values in _regression_figures(means).items()}
+    means = resampled_means(moments(values, predicted), resamples, rng)
+    return {name: percentiles(values) for name, values in regression_figures(means).items()}
 
 
 def _curve_classes(probabilities: Floats, positive: int | None) -> list[int]:
     return list(range(probabilities.shape[1])) if positive is None else [positive]
 
 
-def _counted(scores: Floats, events: Booleans, bins: int = 0) -> tuple[Integers, Integers]:
+def counted(scores: Floats, events: Booleans, bins: int = 0) -> tuple[Integers, Integers]:
     """Events and other rows at each distinct score, rising; or in about `bins` bins of rank."""
     order = np.argsort(scores)
     ranked = scores[order]
@@ -197,7 +197,7 @@ def _counted(scores: Floats, events: Booleans, bins: int = 0) -> tuple[Integers,
     return np.bincount(index[hits], minlength=size), np.bincount(index[~hits], minlength=size)
 
 
-def _losses(labels: Integers, probabilities: Floats, positive: int | None) -> Floats:
+def row_losses(labels: Integers, probabilities: Floats, positive: int | None) -> Floats:
     """Log loss and Brier score of each row: [N, 2]."""
     tiny = np.finfo(np.float64).eps
     own = probabilities[np.arange(len(labels)), labels]
@@ -208,14 +208,14 @@ def _losses(labels: Integers, probabilities: Floats, positive: int | None) -> Fl
     return np.stack([-np.log(np.clip(own, tiny, 1)), brier], 1)
 
 
-def _moments(values: Floats, predicted: Floats) -> Floats:
+def moments(values: Floats, predicted: Floats) -> Floats:
     """What RMSE, MAE and R² are means of, by row: [N, 4]."""
     error = predicted - values
     centred = values - values.mean()  # large offsets would cancel digits in the variance
     return np.stack([error**2, abs(error), centred, centred**2], 1)
 
 
-def _regression_figures(means: Floats) -> dict[str, Floats]:
+def regression_figures(means: Floats) -> dict[str, Floats]:
     squares, sizes, centre, spread = np.moveaxis(means, -1, 0)
     variance = spread - centre**2
     with np.errstate(invalid="ignore", divide="ignore"):
