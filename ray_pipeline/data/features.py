@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -15,9 +16,10 @@ from upath import UPath
 
 from ray_pipeline.data import balance, fitting, parts
 from ray_pipeline.data.balance import Weights
-from ray_pipeline.data.encoders import category, date, number, target, text
+from ray_pipeline.data.encoders import category, date, image, number, target, text, tokens
 from ray_pipeline.data.encoders.category import Codes
 from ray_pipeline.data.fitting import Fitted
+from ray_pipeline.data.matrices import matrices, pictures
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
@@ -48,8 +50,11 @@ class Transform(Protocol):
 
 
 def check(features: Features, schema: Schema) -> None:
-    """Raises JobError for settings of a column that is no feature, or is of another kind."""
+    """Raises JobError for settings of a column that is no feature, or is of another kind, and for
+    several columns of images."""
+    _check_one_image(schema)
     kinds = {column.name: column.kind for column in schema.features}
+    tokenized: list[str] = []
     for name, settings in features.columns.items():
         where = f"data.features.columns.{name}"
         if name not in kinds:
@@ -57,6 +62,8 @@ def check(features: Features, schema: Schema) -> None:
             raise JobError("no feature has this name", where=where, expected=f"one of {known}")
         kind = "number" if kinds[name] in ("integer", "boolean") else kinds[name]
         suited = KEYS.get(kind, set())
+        if settings.text == "tokens":
+            tokenized.append(name)
         if strange := sorted(settings.model_fields_set - suited):
             raise JobError(
                 f"`{strange[0]}` does not suit the kind {kinds[name]}",
@@ -65,17 +72,23 @@ def check(features: Features, schema: Schema) -> None:
                 hint="give the column another kind under `data.columns`",
             )
 
+    if len(tokenized) > 1:
+        raise JobError(
+            f"there are {len(tokenized)} columns of tokens: {', '.join(tokenized)}",
+            where="data.features.columns",
+            expected="one at most; others as `tfidf`",
+        )
 
-def _check_no_image(schema: Schema) -> None:
-    for column in schema.features:
-        if column.kind == "image":
-            raise JobError(
-                "no model here reads images yet",
-                where=f"column {column.name}",
-                expected="numbers, categories, dates or texts as features",
-                hint="set `data.source.thumbnail` for numbers instead, stop at `--until split`, "
-                "or give the column the role `ignore`",
-            )
+
+def _check_one_image(schema: Schema) -> None:
+    named = [column.name for column in schema.features if column.kind == "image"]
+    if len(named) > 1:
+        raise JobError(
+            f"there are {len(named)} columns of images: {', '.join(named)}",
+            where="data.columns",
+            expected="one at most that is a feature",
+            hint="give the others the role `ignore`",
+        )
 
 
 def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
@@ -94,7 +107,6 @@ def write_sides(
     sides: Mapping[str, UPath], data: Data, schema: Schema, out: UPath
 ) -> dict[str, Any]:
     """As `write`, of any folders of rows by their side's name; of them `train` must be one."""
-    _check_no_image(schema)
     fitted = fitting.fitted(parts.existing_files(sides["train"]), data, schema)
     statistics = fitted.statistics
     (out / STATISTICS).write_text(statistics.model_dump_json(indent=1))
@@ -139,12 +151,16 @@ def _prepared(
     transform = compiled_arrow(fitted.statistics, fitted.folds if training else None)
 
     def ready() -> Iterator[pa.Table]:
-        step = max(1, SLICE // max(fitted.statistics.number_width, 1))
+        width = fitted.statistics.number_width
+        if fitted.statistics.image is not None:
+            width += math.prod(fitted.statistics.image.shape)
+        step = max(1, SLICE // max(width, 1))
         for start in range(0, len(rows), step):
             part = rows.slice(start, step)
             fold = target.folds_of(part, schema) if training and fitted.folds else None
             table = transform(part, fold)
-            empty = [name for name in ("numbers", "categories") if not table[name].type.list_size]
+            tables = {"numbers", "categories"} & {*table.column_names}
+            empty = [name for name in tables if not table[name].type.list_size]
             table = table.drop_columns(empty)
             yield table if weights is None or not training else weights.applied(table, part)
 
@@ -153,24 +169,8 @@ def _prepared(
 
 
 def read_matrix(path: UPath) -> dict[str, NDArray[Any]]:
-    """All rows of a side: `numbers` [N, F] float32, `categories` [N, C] int32, `label` [N].
-
-    And `weight` [N] float32, where `data.balance` gave the training rows one.
-    """
-    table = pads.dataset(path.path, filesystem=path.fs, format="parquet").to_table()
-    return {
-        "numbers": _matrix(table, "numbers", np.float32),
-        "categories": _matrix(table, "categories", np.int32),
-        "label": table["label"].to_numpy(),
-        **({"weight": table["weight"].to_numpy()} if "weight" in table.column_names else {}),
-    }
-
-
-def _matrix(table: pa.Table, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    if name not in table.column_names:
-        return np.empty((len(table), 0), dtype)
-    values: NDArray[Any] = table[name].combine_chunks().flatten().to_numpy()
-    return values.reshape(len(table), -1)
+    """All rows of a side, as `matrices` gives them."""
+    return matrices(pads.dataset(path.path, filesystem=path.fs, format="parquet").to_table())
 
 
 def compiled_arrow(
@@ -179,19 +179,40 @@ def compiled_arrow(
     """A function from raw, typed rows to what a model reads.
 
     `numbers` FixedSizeList<float32>[number_width] and `categories` FixedSizeList<int32>[C], as
-    Statistics describes them; and `label`, if the rows have it: the class index int64, or the
-    value float32.
+    Statistics describes them, of which rows of an image or of tokens alone have none; `tokens`
+    List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index int64, or the value float32.
 
     Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
     found: their target encodings are learned from the other folds.
 
     Raises (the function): DataError for a class that training lacks, or a label without a value.
     """
-    scaled = _scaled(statistics)
-    plain = _plain(statistics, folds or {})
+    numbers = _numbers(statistics, folds or {})
     codes = _codes(statistics)
+    tokenized = tokens.encoding(statistics.tokens) if statistics.tokens else None
+    seen = image.encoding(statistics.image) if statistics.image else None
 
     def transform(rows: pa.Table, fold: Fold = None) -> pa.Table:
+        columns: dict[str, Any] = {}
+        if "numbers" in statistics.inputs:
+            columns["numbers"] = _lists(numbers(rows, fold), pa.float32())
+            columns["categories"] = _lists(codes(rows), pa.int32())
+        if tokenized and statistics.tokens:
+            columns["tokens"] = tokenized(rows[statistics.tokens.name])
+        if seen and statistics.image:
+            columns["image"] = pictures(seen(rows[statistics.image.name]))
+        if statistics.label.name in rows.column_names:
+            columns["label"] = _label(rows[statistics.label.name], statistics.label)
+        return pa.table(columns)
+
+    return transform
+
+
+def _numbers(statistics: Statistics, folds: Mapping[str, target.Encodings]) -> Block:
+    """A function to all numbers [N, number_width] of rows."""
+    scaled, plain = _scaled(statistics), _plain(statistics, folds)
+
+    def made(rows: pa.Table, fold: Fold) -> Singles:
         numbers = np.empty((len(rows), statistics.number_width), np.float32)
         start = statistics.embedded_width
         scaled(rows, numbers[:, :start])
@@ -199,15 +220,9 @@ def compiled_arrow(
             block = encoded(rows, fold)
             numbers[:, start : start + block.shape[1]] = block
             start += block.shape[1]
-        columns = {
-            "numbers": _lists(numbers, pa.float32()),
-            "categories": _lists(codes(rows), pa.int32()),
-        }
-        if statistics.label.name in rows.column_names:
-            columns["label"] = _label(rows[statistics.label.name], statistics.label)
-        return pa.table(columns)
+        return numbers
 
-    return transform
+    return made
 
 
 def _scaled(statistics: Statistics) -> Callable[[pa.Table, Singles], None]:

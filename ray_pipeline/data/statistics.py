@@ -135,6 +135,16 @@ class ImageStatistics(_Frozen):
         return tuple(round(mean) for mean in self.mean)
 
 
+class TokenStatistics(_Frozen):
+    """A text column that a network reads as tokens: the content of its `tokenizer.json`, how many
+    tokens are kept of a text, and the `base` that the tokenizer is that of."""
+
+    name: str
+    base: str
+    tokenizer: str
+    longest: int
+
+
 class LabelStatistics(_Frozen):
     """The label: its classes in sorted order with their counts, or None for a regression."""
 
@@ -151,7 +161,9 @@ class Statistics(_Frozen):
     The model reads `numbers` [N, number_width] float32: the value of each of `scaled`, then a 0/1
     flag for each of `flagged`, which together are the `embedded_width` first; then, as they are,
     the parts of dates, one-hot categories, target encodings and terms of texts. And `categories`
-    [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of `binned`.
+    [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of `binned`. Besides,
+    or instead where a row has nothing else, `tokens` [N, T] of a text and the pixels of an `image`
+    [N, H, W, C] uint8.
     """
 
     rows: int
@@ -160,8 +172,22 @@ class Statistics(_Frozen):
     dates: tuple[DateStatistics, ...] = ()
     texts: tuple[TextStatistics, ...] = ()
     image: ImageStatistics | None = None
+    tokens: TokenStatistics | None = None
     label: LabelStatistics
     missing: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a network is called with, by name."""
+        wide = tuple(name for name in ("tokens", "image") if getattr(self, name) is not None)
+        table = self.number_width or self.category_sizes or not wide
+        return (("numbers", "categories") if table else ()) + wide
+
+    @property
+    def raw(self) -> dict[str, str]:
+        """Inputs that no node of a graph makes, and the column that each is made of."""
+        parts = {"tokens": self.tokens, "image": self.image}
+        return {name: part.name for name, part in parts.items() if part is not None}
 
     @property
     def scaled(self) -> tuple[NumberStatistics, ...]:

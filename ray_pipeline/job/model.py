@@ -20,18 +20,33 @@ class Trees(Settings):
     l2: float = Field(0.0, ge=0, description="L2 penalty on the leaves.")
 
 
+class Lora(Settings):
+    """Low-rank additions to the linear layers of an encoder, which itself stays as it is."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0, description="The addition counts alpha / rank.")
+    dropout: Fraction = 0.0
+
+
 class Model(Settings):
     name: str = Field(
         "mlp",
-        description="`mlp`, `resnet`, `ft_transformer`, `trees`; of images `cnn` or `convnet`; or "
+        description="`mlp`, `resnet`, `ft_transformer`, `trees`; of images `cnn` or `convnet`; of "
+        "a text's tokens `encoder`; or "
         "your own as module:function; "
         "`auto` lets the search choose among those that suit the data.",
         examples=["resnet"],
     )
     base: str | None = Field(
         None,
-        description="Weights to begin with, of a `convnet`: a folder or a hub's id, with "
-        "config.json and model.safetensors.",
+        description="Weights to begin with, of a `convnet` or an `encoder` (there by default of "
+        "what makes the tokens): a folder or a hub's id, with config.json and model.safetensors.",
+    )
+    layers: int | None = Field(
+        None, ge=1, description="Layers of an `encoder` that are kept, evenly spaced; or all."
+    )
+    lora: Lora | None = Field(
+        None, description="Train an `encoder` through low-rank additions instead of in full."
     )
     width: int = Field(128, ge=1, description="Units in a hidden layer; of a token, if `heads`.")
     depth: int = Field(2, ge=1, le=64, description="Hidden layers, residual or attention blocks.")

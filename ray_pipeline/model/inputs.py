@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from ray_pipeline.data.statistics import ImageStatistics
+from ray_pipeline.data.statistics import ImageStatistics, TokenStatistics
 
 
 class Inputs(BaseModel):
@@ -12,8 +12,8 @@ class Inputs(BaseModel):
 
     `numbers` F scaled numbers, of which the first `embedded` may be given as more than themselves
     (all if None), `categories` the C columns' vocabulary sizes, `outputs` K: one per class, or 1
-    for a value. `image` says what the images are like, and `tokens` that there are texts' tokens,
-    where there are any.
+    for a value. `image` says what the images are like, and `tokens` whose the tokens of texts are
+    (without the tokenizer itself), where there are any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,4 +23,4 @@ class Inputs(BaseModel):
     outputs: int
     embedded: int | None = None
     image: ImageStatistics | None = None
-    tokens: bool = False
+    tokens: TokenStatistics | None = None

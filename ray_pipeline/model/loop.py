@@ -50,7 +50,7 @@ def inputs(statistics: Statistics) -> zoo.Inputs:
         outputs=statistics.outputs,
         embedded=statistics.embedded_width,
         image=statistics.image,
-        tokens=statistics.tokens is not None,
+        tokens=statistics.tokens and statistics.tokens.model_copy(update={"tokenizer": ""}),
     )
 
 

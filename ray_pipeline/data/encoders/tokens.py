@@ -1,0 +1,95 @@
+"""Texts as the tokens of a pretrained encoder, by its own tokenizer (`tokenizers`, in Rust)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_pipeline.data.statistics import TokenStatistics
+from ray_pipeline.errors import JobError
+from ray_pipeline.job.features import ColumnFeatures
+
+FILE = "tokenizer.json"
+
+Tokenize = Callable[[Sequence[str]], list[list[int]]]
+"""From texts to the tokens of each, its first and last special ones included."""
+
+
+def fitted(name: str, settings: ColumnFeatures) -> TokenStatistics:
+    """The tokenizer that a column's `encoder` comes with.
+
+    Raises:
+        JobError: it cannot be loaded, or the library is not installed.
+    """
+    base = settings.encoder or ""
+    return TokenStatistics(
+        name=name, base=base, tokenizer=content_of(base), longest=settings.longest
+    )
+
+
+def content_of(base: str) -> str:
+    """The tokenizer.json in a local folder, or of a hub's id. Raises JobError."""
+    path = Path(base) / FILE
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    try:
+        from transformers import AutoTokenizer
+    except ModuleNotFoundError:
+        raise _absent() from None
+    try:
+        found = AutoTokenizer.from_pretrained(base, local_files_only=Path(base).is_dir())
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
+            where="data.features.columns.….encoder",
+            expected=f"a folder or a hub's id with {FILE}",
+        ) from error
+    content: str = found.backend_tokenizer.to_str()
+    return content
+
+
+def tokenizing(column: TokenStatistics) -> Tokenize:
+    """A function from texts to tokens, of which no more than `longest` are kept of a text.
+
+    Raises:
+        JobError: the library is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise _absent() from None
+    tokenizer: Any = Tokenizer.from_str(column.tokenizer)
+    tokenizer.enable_truncation(column.longest)
+    tokenizer.no_padding()
+
+    def tokens(texts: Sequence[str]) -> list[list[int]]:
+        return [each.ids for each in tokenizer.encode_batch_fast(list(texts))]
+
+    return tokens
+
+
+def encoding(column: TokenStatistics) -> Callable[[pa.ChunkedArray], pa.Array]:
+    """A function from texts [N] to lists of tokens [N]; an absent text is an empty one."""
+    tokenize = tokenizing(column)
+
+    def encoded(texts: pa.ChunkedArray) -> pa.Array:
+        trimmed = pc.utf8_trim_whitespace(pc.fill_null(texts.cast(pa.string()), ""))
+        lists = tokenize(trimmed.to_pylist())
+        ends = np.cumsum([0, *map(len, lists)])
+        flat = np.concatenate([np.empty(0, np.int32), *(np.array(t, np.int32) for t in lists)])
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, pa.int32()))
+
+    return encoded
+
+
+def _absent() -> JobError:
+    return JobError(
+        "the libraries for pretrained encoders are not installed",
+        where="data.features.columns",
+        hint="pip install 'ray-pipeline[text]'",
+    )

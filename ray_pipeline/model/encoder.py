@@ -1,0 +1,140 @@
+"""Pretrained encoders of texts from transformers, fine-tuned in full or through LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Model
+from ray_pipeline.model.inputs import Inputs
+from ray_pipeline.model.tabular import Embedded
+
+
+class Encoder(nn.Module):
+    """The encoder of `model.base`, the mean of what it makes of a text's tokens, dropout, and a
+    linear layer, which also reads the row's other columns.
+
+    Of its layers `model.layers` are kept, spread evenly from the first to the last: a student to
+    begin with, as in Sanh et al., "DistilBERT" (2019), https://arxiv.org/abs/1910.01108. With
+    `model.lora` the encoder's weights stay as they are but for a low-rank addition to its linear
+    layers: Hu et al. (2021), https://arxiv.org/abs/2106.09685.
+
+    Raises:
+        JobError: a library is not installed, the base cannot be loaded, or it is no such encoder.
+    """
+
+    def __init__(self, model: Model, inputs: Inputs) -> None:
+        super().__init__()
+        if inputs.tokens is None:
+            raise JobError(
+                "the rows have no tokens",
+                where="model.name: encoder",
+                expected="a text column with `text: tokens` under `data.features.columns`",
+            )
+        self.backbone = _backbone(model.base or inputs.tokens.base)
+        if model.layers is not None:
+            _keep_layers(self.backbone, model.layers)
+        if model.lora is not None:
+            self.backbone = _adapted(self.backbone, model)
+        self.embedded = Embedded(model, inputs)
+        self.dropout = nn.Dropout(model.dropout)
+        width = int(self.backbone.config.hidden_size)
+        self.head = nn.Linear(width + self.embedded.width, inputs.outputs)
+
+    def forward(
+        self, tokens: Tensor, numbers: Tensor | None = None, categories: Tensor | None = None
+    ) -> Tensor:
+        """Logits [N, K] of tokens [N, T], -1 after a text's end; numbers [N, F], categories."""
+        pooled = self.dropout(pooled_mean(self.backbone, tokens))
+        if numbers is not None and categories is not None:
+            pooled = torch.cat([pooled, self.embedded(numbers, categories)], dim=1)
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def merged(self) -> Encoder:
+        """This network with LoRA's additions in its weights: as fast as one without."""
+        if hasattr(self.backbone, "merge_and_unload"):
+            self.backbone = self.backbone.merge_and_unload()
+        return self
+
+
+def pooled_mean(backbone: nn.Module, tokens: Tensor) -> Tensor:
+    """The mean [N, width] of the hidden states of each text's tokens [N, T]."""
+    mask = (tokens >= 0).long()
+    hidden: Tensor = backbone(
+        input_ids=tokens.clamp(min=0), attention_mask=mask
+    ).last_hidden_state
+    weight = mask.unsqueeze(2).to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _backbone(base: str) -> Any:
+    """An encoder in a local folder or of a hub's id; its weights are safetensors, not pickled."""
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise _absent("transformers") from None
+    local = Path(base).is_dir()
+    try:
+        config = transformers.AutoConfig.from_pretrained(base, local_files_only=local)
+        transformers.utils.logging.disable_progress_bar()
+        network = transformers.AutoModel.from_pretrained(
+            base, config=config, local_files_only=local, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
+            where="model.base",
+            expected="a folder or a hub's id with config.json and model.safetensors",
+        ) from error
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # it reads the first token alone, and would not be trained
+    return network
+
+
+def _keep_layers(backbone: Any, count: int) -> None:
+    """Leave out all but `count` of the layers. Raises JobError."""
+    found = [
+        (module, name)
+        for module in backbone.modules()
+        for name, part in module.named_children()
+        if isinstance(part, nn.ModuleList) and len(part) == backbone.config.num_hidden_layers
+    ]
+    if not found or count > backbone.config.num_hidden_layers:
+        raise JobError(
+            f"`{backbone.config.model_type}` has not {count} layers to keep",
+            where="model.layers",
+            expected=f"at most {backbone.config.num_hidden_layers}",
+        )
+    module, name = found[0]
+    layers = getattr(module, name)
+    places = torch.linspace(0, len(layers) - 1, count).round().int().tolist()
+    setattr(module, name, nn.ModuleList(layers[place] for place in places))
+    backbone.config.num_hidden_layers = count
+
+
+def _adapted(backbone: Any, model: Model) -> Any:
+    try:
+        import peft
+    except ModuleNotFoundError:
+        raise _absent("peft") from None
+    assert model.lora is not None
+    settings = peft.LoraConfig(
+        r=model.lora.rank,
+        lora_alpha=model.lora.alpha,
+        lora_dropout=model.lora.dropout,
+        target_modules="all-linear",
+    )
+    return peft.get_peft_model(backbone, settings)
+
+
+def _absent(library: str) -> JobError:
+    return JobError(
+        f"{library} is not installed",
+        where="model.name: encoder",
+        hint="pip install 'ray-pipeline[text]'",
+    )
