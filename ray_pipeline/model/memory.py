@@ -125,23 +125,24 @@ def shape(network: nn.Module, loss: Callable[[int], Tensor]) -> Shape:
 def peak_bytes(network: nn.Module, loss: Callable[[], Tensor]) -> int:
     """Most bytes at one time that `loss()` and its backward pass make, besides weights' gradients:
     what is kept for the backward pass, and what passes through it."""
-    with _Live({parameter.numel() for parameter in network.parameters()}) as live:
+    live = _Live({parameter.numel() for parameter in network.parameters()})
+    with live:
         loss().backward()  # type: ignore[no-untyped-call]
     network.zero_grad()
     return live.peak
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that operations make, for as long as they are held."""
 
     def __init__(self, besides: set[int]) -> None:
-        super().__init__()
-        self.besides, self.now, self.peak = besides, 0, 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.besides = besides
+        self.now: int = 0
+        self.peak: int = 0
         self.known: set[int] = set()
 
-    def __torch_dispatch__(  # type: ignore[override]
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.numel() not in self.besides:

@@ -93,7 +93,7 @@ def load(trained: UPath) -> nn.Module:
         Model.model_validate(described["model"]), zoo.Inputs.model_validate(described["inputs"])
     )
     network.load_state_dict(tensors((trained / "model.safetensors").read_bytes()))
-    return network.eval()
+    return zoo.plain(network).eval()
 
 
 def matrices(features: UPath) -> dict[str, Any]:
@@ -170,12 +170,11 @@ def _scaling(train: Train, workers: Workers) -> ScalingConfig:
     fewest = workers[0] if isinstance(workers, tuple) else workers
     gpus = _cluster("GPU") >= fewest
     resources = {"CPU": train.cpus, **({"GPU": 1.0} if gpus else {})}
-    return ScalingConfig(
-        num_workers=workers,
-        use_gpu=gpus,
-        resources_per_worker=resources,
-        elastic_resize_monitor_interval_s=RESIZE_S,
-    )
+    settings: dict[str, Any] = {  # of Ray Train's own class, which Ray's types hide behind another
+        "num_workers": workers,
+        "elastic_resize_monitor_interval_s": RESIZE_S,
+    }
+    return ScalingConfig(use_gpu=gpus, resources_per_worker=resources, **settings)
 
 
 def _workers(train: Train) -> Workers:
