@@ -23,7 +23,7 @@ from ray_pipeline.data.duplicates import Repeated
 from ray_pipeline.data.expectations import Seen
 from ray_pipeline.data.privacy.discreet import discreet
 from ray_pipeline.data.privacy.treatment import ERASED
-from ray_pipeline.data.rows import Replace, aside, shown, typed, typed_whole
+from ray_pipeline.data.rows import Replace, aside, few, kept, shown, typed, typed_whole
 from ray_pipeline.data.shares import Share
 from ray_pipeline.data.steps import applied, reading
 from ray_pipeline.data.summary import Counts, Moments, Summary
@@ -119,7 +119,11 @@ def _typed_shares(data: Data, schema: Schema, scratch: UPath) -> list[Share]:
     for source, test in _sides(data):
         pieces, tables = collect.reading(source, data, schema)
         typing = partial(typed_whole, schema=schema, replace=data.clean.replace, test=test)
-        reads = [(piece, partial(_all_typed, piece, tables, typing)) for piece in pieces]
+        hashing = partial(typing, raw=False)
+        reads = [
+            (piece, *(partial(_all_typed, piece, tables, each) for each in (typing, hashing)))
+            for piece in pieces
+        ]
         found += shares.of_pieces(reads, data, scratch, first=len(found))
     return found
 
@@ -147,16 +151,16 @@ def _written(
 ) -> Part:
     """Write a table's rows, to files named for the first row: a retry replaces them."""
     ids = duplicates.row_ids(table, files)
-    repeats = repeated.reasons(ids, files)
-    reasons = pc.coalesce(table["_reason"], repeats)
-    raw = shown(table, schema, pc.is_valid(reasons))
-    table = table.set_column(table.column_names.index("_raw"), "_raw", raw)
-    table = table.set_column(table.column_names.index("_reason"), "_reason", reasons)
-    usable = pc.is_null(reasons)
-    good = table.drop_columns(["_raw", "_reason"]).filter(usable)
-    name = f"{ids.min():016x}.parquet"
+    reasons = pc.coalesce(table["_reason"], repeated.reasons(ids, files))
+    faulty = pc.is_valid(reasons)
+    repeats = pc.and_(faulty, pc.is_null(table["_reason"]))
+    raw = pc.coalesce(table["_raw"], shown(table, schema, repeats))
+    table = _with(table, _reason=reasons, _raw=raw)
+    lineage = ["_source", "_row"] if expected else []
+    good = kept(table.select([*schema.names, *lineage, "_test"]), pc.invert(faulty))
     sides = _by_side(good, schema)
-    unusable = aside(table.filter(pc.invert(usable)))
+    unusable = aside(few(table, faulty))
+    name = f"{ids.min():016x}.parquet"
     for folder, part in (("rows", sides[False]), ("test", sides[True]), ("quarantine", unusable)):
         if len(part):
             parts.written(part, out / folder / name)
@@ -167,6 +171,13 @@ def _written(
         {test: _summaries(part, schema) for test, part in sides.items()},
         expectations.seen(good, expected, files),
     )
+
+
+def _with(table: pa.Table, **columns: Any) -> pa.Table:
+    """The table with columns in the place of those that are called so."""
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
 
 
 def _by_side(good: pa.Table, schema: Schema) -> dict[bool, pa.Table]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import parts, summary
-from ray_pipeline.data.encoders import category, image, number, target, text
+from ray_pipeline.data.encoders import category, image, number, target, text, tokens
 from ray_pipeline.data.encoders.image import Colours
 from ray_pipeline.data.encoders.target import Encodings
-from ray_pipeline.data.hashing import row_sums, shares
+from ray_pipeline.data.hashing import column_sums, shares
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
@@ -24,6 +24,7 @@ from ray_pipeline.data.statistics import (
     NumberStatistics,
     Statistics,
     TextStatistics,
+    TokenStatistics,
 )
 from ray_pipeline.data.summary import Counts, Moments, Summary
 from ray_pipeline.errors import DataError
@@ -92,6 +93,7 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
         ),
         dates=dates,
         texts=_texts(found, data.features, schema),
+        tokens=_tokens(data.features, schema),
         image=_image(found, data.features),
         label=label,
         missing=schema.missing,
@@ -125,7 +127,7 @@ def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part
     return Part(
         len(table),
         summaries,
-        sample[:, _sampled(table, schema, share)],
+        sample if share == 1 else sample[:, shares(column_sums(sample)) < share],
         {
             name: Moments.of(number.logarithms(values))
             for name, values in numbers.items()
@@ -133,13 +135,11 @@ def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part
         },
         {
             column.name: text.documents(table[column.name], features.of(column.name).ngrams)
-            for column in _of_kind(schema, "text")
+            for column in _written(schema, features, "tfidf")
         },
         _targets(table, schema, features),
         {
-            column.name: image.colours(
-                table[column.name], image.shape_of(features.of(column.name))
-            )
+            column.name: image.colours(table[column.name], image.shape_of(features.of(column.name)))
             for column in _of_kind(schema, "image")
         },
     )
@@ -175,13 +175,6 @@ def _merged(found: list[Part]) -> Part:
             for name in found[0].colours
         },
     )
-
-
-def _sampled(table: pa.Table, schema: Schema, share: float) -> NDArray[np.bool_]:
-    if share == 1:
-        return np.ones(len(table), bool)
-    names = [column.name for column in _numeric(schema)]
-    return shares(row_sums(table, names)) < share
 
 
 def _numbers(
@@ -224,7 +217,7 @@ def _texts(found: Part, features: Features, schema: Schema) -> tuple[TextStatist
             features.of(column.name),
             features.min_count,
         )
-        for column in _of_kind(schema, "text")
+        for column in _written(schema, features, "tfidf")
     )
 
 
@@ -233,6 +226,16 @@ def _image(found: Part, features: Features) -> ImageStatistics | None:
     for name, colours in found.colours.items():
         return image.fitted(name, colours, image.shape_of(features.of(name)))
     return None
+
+
+def _written(schema: Schema, features: Features, way: str) -> list[Column]:
+    """The texts that are read in that way."""
+    return [c for c in _of_kind(schema, "text") if features.of(c.name).text == way]
+
+
+def _tokens(features: Features, schema: Schema) -> TokenStatistics | None:
+    named = [column.name for column in _written(schema, features, "tokens")]
+    return tokens.fitted(named[0], features.of(named[0])) if named else None
 
 
 def _label(column: Column, found: Summary) -> LabelStatistics:

@@ -138,13 +138,21 @@ def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """How a table is stored: dictionaries as what they stand for, and a matrix of numbers as it
-    is, because looking for values that repeat would cost more than it saves."""
-    if any(pa.types.is_dictionary(field.type) for field in schema):
-        return {"store_schema": False}
-    if not any(pa.types.is_fixed_size_list(field.type) for field in schema):
-        return {}
-    repeating = [field.name for field in schema if not pa.types.is_fixed_size_list(field.type)]
-    return {"compression": "lz4", "use_dictionary": repeating, "write_statistics": False}
+    is, because looking for values that repeat would cost more than it saves. Nobody here reads
+    the smallest and largest values, which would take a quarter of the time."""
+    repeating = [field.name for field in schema if not _is_matrix(field.type)]
+    encoded = any(pa.types.is_dictionary(field.type) for field in schema)
+    return {
+        "compression": "lz4",
+        "use_dictionary": repeating,
+        "write_statistics": False,
+        "store_schema": not encoded,
+    }
+
+
+def _is_matrix(column: pa.DataType) -> bool:
+    tensor = isinstance(column, pa.FixedShapeTensorType)
+    return tensor or bool(pa.types.is_fixed_size_list(column))
 
 
 def read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,16 +22,20 @@ Replace = Mapping[str, Mapping[str, str]]
 _SHOWN = 60  # characters of a value that a reason quotes
 
 
-def typed_whole(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
-    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_raw` and `_test`."""
+def typed_whole(
+    table: pa.Table, schema: Schema, replace: Replace, test: bool, raw: bool = True
+) -> pa.Table:
+    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_test` and, if asked for, `_raw`:
+    unusable rows as they stood."""
     values, reasons = _parsed(table, schema, replace)
     lineage = {
         "_source": table["_source"],
         "_row": table["_row"],
         "_reason": reasons,
-        "_raw": shown(table, schema, pc.is_valid(reasons)),
         "_test": pa.repeat(test, len(table)),
     }
+    if raw:
+        lineage["_raw"] = shown(table, schema, pc.is_valid(reasons))
     carried = {IDENTITY, reading.READ} & {*table.column_names}
     lineage |= {name: table[name] for name in sorted(carried)}
     return pa.table(values | lineage)
@@ -45,9 +50,9 @@ def typed(
     parse, if a text does not fit its column's kind, or if the schema's label is missing.
     """
     found = typed_whole(table, schema, replace or {}, test=False)
-    usable = pc.is_null(found["_reason"])
-    good = found.filter(usable).select(list(schema.names)).cast(schema.arrow())
-    return good, aside(found.filter(pc.invert(usable)))
+    faulty = pc.is_valid(found["_reason"])
+    good = kept(found.select(list(schema.names)), pc.invert(faulty))
+    return good.cast(schema.arrow()), aside(few(found, faulty))
 
 
 def _parsed(
@@ -90,12 +95,26 @@ def _misfit_reasons(values: pa.ChunkedArray, misfits: Any, column: Column) -> pa
 def shown(table: pa.Table, schema: Schema, wanted: pa.ChunkedArray) -> pa.Array:
     """The rows `wanted` as one text each, as they stood or else as a file without quotes would
     have them; null for all others."""
-    some = table.filter(wanted)
+    some = few(table, wanted)
     texts = [parsing.as_texts(some[name]) for name in schema.names]
     joined = pc.binary_join_element_wise(*texts, ",", null_handling="replace", null_replacement="")
     raw = pc.coalesce(some["_raw"], joined).combine_chunks()
     nothing = pa.nulls(len(table), pa.string())
     return pc.replace_with_mask(nothing, wanted.combine_chunks(), raw)
+
+
+def few(table: pa.Table, wanted: pa.ChunkedArray) -> pa.Table:
+    """The rows `wanted`, quickly if they are few."""
+    return table.take(np.flatnonzero(wanted.to_numpy()))
+
+
+def kept(table: pa.Table, wanted: pa.ChunkedArray) -> pa.Table:
+    """The rows `wanted`, quickly if they are most: a third of the time of `table.filter`."""
+    if pc.all(wanted).as_py():
+        return table
+    mask = wanted.combine_chunks()
+    columns = [pc.array_filter(column.combine_chunks(), mask) for column in table.columns]
+    return pa.table(columns, names=table.column_names)
 
 
 def aside(rows: pa.Table) -> pa.Table:

@@ -26,15 +26,22 @@ Read = Callable[[], Iterable[pa.Table]]
 
 @dataclass(frozen=True)
 class Share:
-    """`read` yields its rows as tables; `copy` is where they are kept once they were read."""
+    """`read` yields its rows as tables; `copy` is where they are kept once they were read.
+
+    Where they are not, `glance` may yield the same rows with less about them, for the first time.
+    """
 
     number: int
     read: Read
     copy: UPath | None = None
+    glance: Read | None = None
 
     def first(self) -> Iterator[pa.Table]:
         """The rows, which are kept if they are to be."""
-        yield from self.read() if self.copy is None else _copied(self.read(), self.copy)
+        if self.copy is not None:
+            yield from _copied(self.read(), self.copy)
+        else:
+            yield from (self.glance or self.read)()
 
     def again(self) -> Iterator[pa.Table]:
         """The same rows in the same tables."""
@@ -45,12 +52,14 @@ class Share:
 
 
 def of_pieces(
-    pieces: Iterable[tuple[Any, Read]], data: Data, scratch: UPath, first: int = 0
+    pieces: Iterable[tuple[Any, Read, Read]], data: Data, scratch: UPath, first: int = 0
 ) -> list[Share]:
-    """A share for each piece of a source and what reads it, numbered from `first`."""
+    """A share for each piece of a source with its `read` and `glance`, numbered from `first`."""
     return [
-        Share(number, read, None if _cheap(piece, data) else scratch / f"{number:06d}.arrow")
-        for number, (piece, read) in enumerate(pieces, start=first)
+        Share(number, read, glance=glance)
+        if _cheap(piece, data)
+        else Share(number, read, scratch / f"{number:06d}.arrow")
+        for number, (piece, read, glance) in enumerate(pieces, start=first)
     ]
 
 

@@ -121,6 +121,8 @@ class Counts:
     @classmethod
     def of(cls, texts: pa.ChunkedArray) -> Counts:
         """The counts of `texts`, null counted as missing."""
+        if pa.types.is_dictionary(texts.type):
+            return cls._of_codes(texts)
         present = texts.drop_null()
         counted = pc.value_counts(present)
         if cut := len(counted) > MOST_VALUES:
@@ -129,6 +131,24 @@ class Counts:
         values, counts = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
         return cls(
             Counter(dict(zip(values, counts, strict=True))), len(texts) - len(present), bool(cut)
+        )
+
+    @classmethod
+    def _of_codes(cls, texts: pa.ChunkedArray) -> Counts:
+        """Of texts in a dictionary, whose entries need not occur, nor be different."""
+        whole = texts.combine_chunks()
+        codes = whole.indices.drop_null().to_numpy()
+        often = np.bincount(codes, minlength=len(whole.dictionary))
+        there = np.flatnonzero(often)
+        values = whole.dictionary.take(there).to_pylist()
+        counts: Counter[str] = Counter()
+        for value, count in zip(values, often[there].tolist(), strict=True):
+            counts[value] += count
+        cut = len(counts) > MOST_VALUES
+        return cls(
+            Counter(dict(counts.most_common(MOST_VALUES))) if cut else counts,
+            len(whole) - len(codes),
+            cut,
         )
 
     def __add__(self, other: Counts) -> Counts:

@@ -40,9 +40,10 @@ def test_a_share_without_rows_has_none_again(tmp_path):
 
 def test_only_what_is_dear_to_read_is_copied(tmp_path):
     data, scratch = data_of(tmp_path), UPath(tmp_path)
-    pieces = [(Piece(UPath("x"), kind), list) for kind in ("parquet", "csv")]
+    pieces = [(Piece(UPath("x"), kind), list, tuple) for kind in ("parquet", "csv")]
     parquet, text = shares.of_pieces(pieces, data, scratch, first=4)
     assert (parquet.copy, text.copy) == (None, scratch / "000005.arrow")
+    assert (parquet.glance, text.glance) == (tuple, None)
 
 
 @pytest.fixture
