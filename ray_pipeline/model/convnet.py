@@ -46,7 +46,7 @@ class Convnet(nn.Module):
         self.dropout = Dropout(model.dropout)
         width = int(self.backbone.config.hidden_sizes[-1])
         self.head = nn.Linear(width + self.embedded.width, inputs.outputs)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
 
     def forward(
         self, image: Tensor, numbers: Tensor | None = None, categories: Tensor | None = None

@@ -29,7 +29,12 @@ class Colours(NamedTuple):
     squares: NDArray[np.int64]
 
     def merged(self, other: Colours) -> Colours:
-        return Colours(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Colours(
+            self.missing + other.missing,
+            self.pixels + other.pixels,
+            self.sums + other.sums,
+            self.squares + other.squares,
+        )
 
 
 def shape_of(settings: ColumnFeatures) -> Shape:
