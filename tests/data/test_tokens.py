@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+import tiny_encoder
+
+from ray_pipeline.data.encoders import tokens
+from ray_pipeline.errors import JobError
+from ray_pipeline.job.features import ColumnFeatures
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_encoder.saved(tmp_path_factory.mktemp("base"))
+
+
+def fitted(base, longest=8):
+    settings = ColumnFeatures(text="tokens", encoder=base, longest=longest)
+    return tokens.fitted("review", settings)
+
+
+def test_tokens_are_those_of_transformers(base):
+    from transformers import AutoTokenizer
+
+    texts, _ = tiny_encoder.reviews(50)
+    texts += ["", "tea 東京 tea"]
+    expected = AutoTokenizer.from_pretrained(base)(texts, truncation=True, max_length=8)
+    found = tokens.encoding(fitted(base))(pa.chunked_array([texts[:20], texts[20:]]))
+    assert found.to_pylist() == expected["input_ids"]
+    assert max(map(len, found.to_pylist())) == 8
+
+
+def test_an_absent_text_is_an_empty_one(base):
+    encoded = tokens.encoding(fitted(base))
+    none, empty = encoded(pa.chunked_array([[None, "  "]])).to_pylist()
+    assert none == empty == [2, 3]
+    assert encoded(pa.chunked_array([], pa.string())).to_pylist() == []
+
+
+def test_a_tokenizer_that_is_not_there(tmp_path):
+    with pytest.raises(JobError, match="cannot be loaded"):
+        fitted(str(tmp_path))
+
+
+def test_tokens_need_an_encoder():
+    with pytest.raises(ValueError, match="go together"):
+        ColumnFeatures(text="tokens")
