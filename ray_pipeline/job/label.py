@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -99,14 +99,6 @@ class Label(Settings):
         "annotators have been asked.",
     )
     seed: int = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_list(cls, given: Any) -> Any:
-        """One export may stand alone."""
-        if isinstance(given, dict) and isinstance(given.get("annotations"), str):
-            return given | {"annotations": [given["annotations"]]}
-        return given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Label:
