@@ -26,9 +26,10 @@ from ray_pipeline.data import clean, collect, parts, sources
 from ray_pipeline.data.connectors import FILES, connector
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.rows import Replace
+from ray_pipeline.data.statistics import TokenStatistics
 from ray_pipeline.data.steps import reading as step_reading
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import pictures, runtime, sinks
+from ray_pipeline.deploy import pictures, runtime, sinks, texts
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Clean, Data, Source
 from ray_pipeline.schema import TEXTS, Column, Schema
@@ -70,6 +71,7 @@ def predicted(path: str, source: str | Source, output: str) -> dict[str, Any]:
             schema=schema,
             types=types,
             treated=treatment.of_requests(opened.manifest.schema, opened.manifest.privacy),
+            tokens=texts.tokens_of(opened),
         ),
         **parts.ARROW,
     )
@@ -188,6 +190,7 @@ def _predicted(
     schema: Schema,
     types: Mapping[str, pa.DataType],
     treated: Callable[[runtime.Columns], runtime.Columns] | None,
+    tokens: TokenStatistics | None,
 ) -> pa.Table:
     """Typed rows with their predictions and, after them, the quarantined ones.
 
@@ -202,7 +205,7 @@ def _predicted(
         index = typed.column_names.index(name)
         typed = typed.set_column(index, name, typed[name].cast(kind))
     seen, tidied = pictures.image_of(manifest), serving.tidying(manifest.cleaning, manifest.schema)
-    predict = _loaded(manifest.digest, model)
+    predict = texts.reading(_loaded(manifest.digest, model), tokens)
 
     def outputs(rows: pa.Table) -> NDArray[Any]:
         columns = runtime.columns_from_table(rows, manifest.schema, seen)
