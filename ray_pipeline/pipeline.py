@@ -27,10 +27,10 @@ from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
 from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import champion, export, release
+from ray_pipeline.deploy import champion, choice, export, release
 from ray_pipeline.errors import JobError, UsageError
-from ray_pipeline.job import Data, Job
-from ray_pipeline.model import evaluate, gates, train, tune, zoo
+from ray_pipeline.job import Data, Job, Train
+from ray_pipeline.model import distill, evaluate, gates, prune, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 from ray_pipeline.schema import Schema
 
@@ -46,6 +46,9 @@ STAGES = (
     "store",
     "tune",
     "train",
+    "prune",
+    "distill",
+    "compress",
     "evaluate",
     "champion",
     "export",
@@ -129,13 +132,15 @@ def path(run: Run) -> Iterator[Stage]:
     groups, positive = job.evaluate.groups, job.evaluate.positive
     if groups or data.balance:
         yield run.stage("bias", bias.write, sides, groups, data.balance, positive, schema)
-    yield (prepared := run.stage("features", features.write, sides, data, schema))
+    bases = features.fingerprint(data.features)
+    yield (prepared := run.stage("features", features.write, sides, data, schema, depends=bases))
     if job.stores:
         kept = (cleaned.path, job.stores, cleaned.digest, data.history)
         yield run.act("store", stores.write, *kept)
 
     code = zoo.code_digest(job)
-    trained = yield from _trained(run, prepared, code)
+    trained, training = yield from _trained(run, prepared, code)
+    trained = yield from _smaller(run, trained, training, prepared, sides, schema)
     judged = yield from _judged(run, trained, prepared, sides, schema, depends=code)
     made = (trained, prepared, sides, judged, schema)
     yield from _deployed(run, made, (cleaning, treatment.at_serving(schema, data.privacy)))
@@ -202,8 +207,9 @@ def _cleaned(run: Run, data: Data, schema: Schema) -> Generator[Stage, None, Sta
     return cleaned
 
 
-def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, Stage]:
-    """The trained model, of the best settings that were found if any were sought."""
+def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, tuple[Stage, Train]]:
+    """The trained model, of the best settings that were found if any were sought, and how it was
+    trained."""
     job, record = run.job, run.record
     model, training = job.model, job.train
     if job.tune is not None:
@@ -213,7 +219,31 @@ def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, Sta
         model, training = tune.apply(tune.best(searched.path), model, training)
     yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
     record["history"] = json.loads((trained.path / "history.json").read_text())
-    return trained
+    return trained, training
+
+
+def _smaller(  # noqa: PLR0917 - stages come by position
+    run: Run, trained: Stage, training: Train, prepared: Stage, sides: Stage, schema: Schema
+) -> Generator[Stage, None, Stage]:
+    """The network that is judged and deployed: the trained one, unless the job asks for smaller
+    ones and one of them is better by its objective."""
+    settings, code = run.job.compress, zoo.code_digest(run.job)
+    networks = {"trained": trained}
+    if settings.prune:
+        asked = (trained, prepared, training, settings.prune)
+        yield (made := run.stage("prune", prune.write, *asked, depends=code))
+        networks["pruned"] = made
+    if settings.distill:
+        asked_of = (trained, prepared, training, settings.distill)
+        yield (made := run.stage("distill", distill.write, *asked_of, depends=code))
+        networks["student"] = made
+    if len(networks) == 1:
+        return trained
+    each = (trained, networks.get("pruned"), networks.get("student"))
+    yield (
+        compared := run.stage("compress", choice.write, *each, prepared, sides, schema, settings)
+    )
+    return networks[compared.record["chosen"]]
 
 
 def _judged(
@@ -241,7 +271,9 @@ def _deployed(
     endpoint."""
     job, record = run.job, run.record
     lineage = {stage.name: stage.digest for stage in run.stages}
-    named = (job.name, job.compress, lineage, *at_serving)
+    compared = [stage.record["networks"] for stage in run.stages if stage.name == "compress"]
+    forms = job.compress.without("prune", "distill")
+    named = (job.name, forms, lineage, *at_serving, *compared)
     yield (exported := run.stage("export", export.write, *made, *named))
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)

@@ -19,7 +19,7 @@ from ray_pipeline.data.balance import Weights
 from ray_pipeline.data.encoders import category, date, image, number, target, text, tokens
 from ray_pipeline.data.encoders.category import Codes
 from ray_pipeline.data.fitting import Fitted
-from ray_pipeline.data.matrices import matrices, pictures
+from ray_pipeline.data.matrices import matrices, packed, pictures
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
@@ -91,6 +91,12 @@ def _check_one_image(schema: Schema) -> None:
         )
 
 
+def fingerprint(features: Features) -> dict[str, str] | None:
+    """Digests of the encoders that columns are read by; None where there are none."""
+    bases = [column.encoder for column in features.columns.values() if column.encoder]
+    return {base: tokens.digest_of(base) for base in bases} or None
+
+
 def write(split: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, Any]:
     """Write `statistics.json`, and `train/` and `validation/` as `compiled_arrow` makes them.
 
@@ -158,10 +164,7 @@ def _prepared(
         for start in range(0, len(rows), step):
             part = rows.slice(start, step)
             fold = target.folds_of(part, schema) if training and fitted.folds else None
-            table = transform(part, fold)
-            tables = {"numbers", "categories"} & {*table.column_names}
-            empty = [name for name in tables if not table[name].type.list_size]
-            table = table.drop_columns(empty)
+            table = packed(transform(part, fold))
             yield table if weights is None or not training else weights.applied(table, part)
 
     parts.written_parts(ready(), out / side / path.name)

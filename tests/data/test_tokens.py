@@ -45,3 +45,12 @@ def test_a_tokenizer_that_is_not_there(tmp_path):
 def test_tokens_need_an_encoder():
     with pytest.raises(ValueError, match="go together"):
         ColumnFeatures(text="tokens")
+
+
+def test_the_digest_follows_the_weights(tmp_path):
+    base = tiny_encoder.saved(tmp_path / "a")
+    before = tokens.digest_of(base)
+    assert before == tokens.digest_of(base)
+    weights = tmp_path / "a" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    assert tokens.digest_of(base) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def content_of(base: str) -> str:
         ) from error
     content: str = found.backend_tokenizer.to_str()
     return content
+
+
+def digest_of(base: str) -> str:
+    """A digest of a local folder's encoder and tokenizer; of a hub's id, the id."""
+    names = ("config.json", "model.safetensors", FILE)
+    paths = [Path(base) / name for name in names]
+    digest = hashlib.sha256(base.encode())
+    for path in paths:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def tokenizing(column: TokenStatistics) -> Tokenize:
