@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 import ray
 import ray.data
@@ -26,11 +25,13 @@ from torch import nn
 from upath import UPath
 
 from ray_pipeline.data import features as prepared
+from ray_pipeline.data.matrices import row_bytes
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.job import Elastic, Model, Train
 from ray_pipeline.model import boosting, checkpoints, loop, zoo
 from ray_pipeline.model.environment import threads, variables
 from ray_pipeline.model.feed import dataset
+from ray_pipeline.model.losses import Teacher
 
 Record = dict[str, Any]
 Progress = Callable[[Record], None]
@@ -42,6 +43,9 @@ RESIZE_S = 60.0
 """Room for more elastic workers is looked for this often; they begin from the last checkpoint."""
 PROMPT = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 """Ray Train looks after its workers this often; its own 2 seconds are added to start and end."""
+ELASTIC = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+"""Elastic workers begin where there is room for them. When a machine was lost, the room is known
+wrongly for up to 20 seconds; Ray Train's own patience would be a minute."""
 MEMORY_SHARE = 0.25
 """Share of the object store that rows may take before they are streamed."""
 
@@ -66,6 +70,22 @@ def write(
         TrainingError: the loss is not finite, or workers failed again and again.
         JobError: there is no such model.
     """
+    return fitted(features, model, train, out, work=work, progress=progress, log_dir=log_dir)
+
+
+def fitted(
+    features: UPath,
+    model: Model,
+    train: Train,
+    out: UPath,
+    *,
+    work: UPath,
+    progress: Progress,
+    log_dir: UPath | None = None,
+    begin: Callable[[nn.Module], None] | None = None,
+    teacher: Teacher | None = None,
+) -> Record:
+    """As `write`, of a network that does not begin afresh, or learns from a teacher as well."""
     begun = time.monotonic()
     workers = _workers(train)
     kind = _feed(features, train)
@@ -80,6 +100,8 @@ def write(
             work=work,
             log_dir=log_dir,
             report=report,
+            begin=begin,
+            teacher=teacher,
         )
         result = _fitted(setup, workers)
     seconds = round(time.monotonic() - begun, 3)
@@ -141,8 +163,9 @@ def _fitted(setup: loop.Setup, workers: Workers) -> Record:
             failure_config=FailureConfig(max_failures=RESTARTS),
         ),
     )
+    elastic = ELASTIC if isinstance(workers, tuple) else {}
     try:
-        with variables(PROMPT), threads(max(1, int(train.cpus))):
+        with variables(PROMPT | elastic), threads(max(1, int(train.cpus))):
             fitted: Any = trainer.fit()
     except PipelineError:
         raise
@@ -192,10 +215,7 @@ def _feed(features: UPath, train: Train) -> Literal["memory", "stream"]:
     if train.feed != "auto":
         return train.feed
     rows = dataset(features / "train")
-    width = sum(
-        field.type.list_size for field in rows.schema if pa.types.is_fixed_size_list(field.type)
-    )
-    bytes_ = (4 * width + 8) * rows.count_rows()
+    bytes_ = row_bytes(rows.schema) * rows.count_rows()
     return "stream" if bytes_ > MEMORY_SHARE * _cluster("object_store_memory") else "memory"
 
 

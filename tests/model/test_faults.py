@@ -75,10 +75,11 @@ def test_a_worker_that_is_killed_in_an_epoch_is_replaced(features, undisturbed, 
     work.mkdir()
     killer = threading.Thread(target=killed_in_its_second_epoch, args=[work])
     killer.start()
-    record = train.write(
-        features, MODEL, settings, out, work=UPath(work), progress=lambda event: None
-    )
+    events: list[dict[str, object]] = []
+    record = train.write(features, MODEL, settings, out, work=UPath(work), progress=events.append)
     killer.join()
+    assert record["workers"] == 2
+    assert [event["epoch"] for event in events] == [1, 2]
     assert record["resumed_after"] == 1
     assert record["resumed_step"] > 0
     assert record["resumed_step"] % 50 == 0
