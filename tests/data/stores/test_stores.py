@@ -11,10 +11,12 @@ import sys
 from datetime import UTC, datetime
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import servers
 from upath import UPath
 
 from ray_pipeline.data import stores
@@ -314,3 +316,52 @@ def test_impossible_settings_are_refused(wrong, message):
 
 def test_the_test_rows_are_as_odd_as_they_should_be():
     assert os.linesep in rows_of(["a", "b", "c", "d"])["note"].to_pylist()[2]
+
+
+def test_a_server_killed_while_it_is_written_to(tmp_path, monkeypatch):
+    """Redis without persistence: it comes back empty, and the same write makes it whole."""
+    monkeypatch.setenv("STORES_PASSWORD", servers.PASSWORD)
+    table = rows_of([f"k{i}" for i in range(3000)])
+    with servers.redis(tmp_path) as server:
+        url = f"redis://:${{STORES_PASSWORD}}@127.0.0.1:{server.port}/0"
+        store = stores.opened(Store(url=url, table="t", key="id"))
+        batches = broken_off(table, server.kill)
+        with pytest.raises(DataError, match="Redis"):
+            store.write(batches, "one")
+        server.start()
+        assert store.version() is None
+        assert store.write(table.to_reader(), "one") == 3000
+        assert len(store.search(table["id"].to_pylist())) == 3000
+
+
+def test_a_connection_cut_while_it_is_written_to(settings, postgres_server):
+    chosen = settings("postgresql")
+    store = stores.opened(chosen)
+    store.write(reader(rows_of(["old"])), "one")
+    login = {"user": "postgres", "password": servers.PASSWORD, "host": "127.0.0.1"}
+
+    def cut():
+        with psycopg.connect(port=postgres_server.port, **login, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE 'COPY incoming%' AND pid <> pg_backend_pid()"
+            )
+
+    table = rows_of([f"k{i}" for i in range(3000)])
+    with pytest.raises(DataError, match="PostgreSQL"):
+        store.write(broken_off(table, cut), "two")
+    assert (store.version(), len(store.search(["old"]))) == ("one", 1)
+    assert store.write(table.to_reader(), "two") == 3000
+    assert len(store.search(table["id"].to_pylist())) == 3000
+
+
+def broken_off(table, what):
+    """The rows in batches, with `what` happening before the third."""
+
+    def batches():
+        for number, batch in enumerate(table.to_batches(max_chunksize=500)):
+            if number == 2:
+                what()
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(table.schema, batches())
