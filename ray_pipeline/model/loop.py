@@ -20,7 +20,7 @@ from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, memory, strategy, zoo
 from ray_pipeline.model.augment import changed
 from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place, StreamFeed
-from ray_pipeline.model.losses import loss_of, part_loss, parts, standardised
+from ray_pipeline.model.losses import Taught, Teacher, loss_of, part_loss, parts, standardised
 from ray_pipeline.model.schedule import rate_factor
 from ray_pipeline.model.strategy import Engine
 
@@ -40,6 +40,10 @@ class Setup:
     work: UPath
     log_dir: UPath | None
     report: Callable[[Record], None]
+    begin: Callable[[nn.Module], None] | None = None
+    """What is done to the fresh network, say to give it another's weights."""
+    teacher: Teacher | None = None
+    """A network whose word counts besides the labels."""
 
 
 def inputs(statistics: Statistics) -> zoo.Inputs:
@@ -79,6 +83,7 @@ def _trained(setup: Setup) -> Record:
     begun_with, begun_step = len(history), state.get("step", 0)
     log = logger(setup.log_dir if rank == 0 else None, begun_with)
     notice = checkpoints.Notice()
+    taught = setup.teacher.opened(feed.place.device) if setup.teacher else None
 
     def keep(step: int, loss: float) -> None:
         """Rank 0 writes what a restart needs; `step` steps of the next epoch are done."""
@@ -100,7 +105,14 @@ def _trained(setup: Setup) -> Record:
         begun = time.monotonic()
         part_done = (state.get("step", 0), state.get("loss", 0.0))
         loss = train_epoch(
-            engine, feed, train, setup.statistics, len(history), part_done=part_done, kept=stepped
+            engine,
+            feed,
+            train,
+            setup.statistics,
+            len(history),
+            part_done=part_done,
+            kept=stepped,
+            taught=taught,
         )
         measures = {"train_loss": loss, **validate(engine, feed, setup.statistics, network)}
         seconds = round(time.monotonic() - begun, 4)
@@ -130,6 +142,8 @@ def _engine(setup: Setup, feed: Feed, state: Record) -> tuple[nn.Module, Engine,
     train, place = setup.train, feed.place
     torch.manual_seed(train.seed)
     network = zoo.build(setup.model, inputs(setup.statistics))
+    if setup.begin is not None:
+        setup.begin(network)
     name = broadcast_from_rank_zero(_strategy(setup, network, feed))
     if state:
         network.load_state_dict(state["weights"])
@@ -167,12 +181,14 @@ def train_epoch(
     *,
     part_done: tuple[int, float] = (0, 0.0),
     kept: Callable[[int, Tensor], bool] = lambda step, total: False,
+    taught: Taught | None = None,
 ) -> float:
     """The mean training loss of one epoch over all workers.
 
     `part_done` are the steps of it that were done before an interruption, and their summed loss.
     `kept(step, total)` is called after each step but the last, and says whether it left a
-    checkpoint. The generator is seeded by epoch, rank and the step after a checkpoint, so that an
+    checkpoint. `taught` makes the loss that is learned from, where there is a teacher. The generator
+    is seeded by epoch, rank and the step after a checkpoint, so that an
     epoch is the same whether training went straight through it or was interrupted there.
 
     Raises:
@@ -186,7 +202,7 @@ def train_epoch(
     for step, batch in enumerate(feed.training(epoch, start), start):
         engine.set_learning_rate(train.learning_rate * rate_factor(train, done + step, steps))
         batch = changed(batch, train.augment)  # noqa: PLW2901
-        total += engine.step(parts(batch, train.accumulate), part_loss(batch, statistics))
+        total += engine.step(parts(batch, train.accumulate), part_loss(batch, statistics, taught))
         if step + 1 < feed.steps and kept(step + 1, total):
             _seed(feed.place, epoch, step + 1)
     mean = float(strategy.summed(total)) / feed.steps / feed.place.world

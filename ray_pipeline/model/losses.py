@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -13,6 +15,15 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.model.feed import Rows
 from ray_pipeline.model.strategy import LossOf
+
+Taught = Callable[[Rows, Tensor, Tensor], Tensor]
+"""From rows, a model's logits for them and its mean loss to the loss that it learns from."""
+
+
+class Teacher(Protocol):
+    """Another model's word on rows, besides their labels."""
+
+    def opened(self, device: torch.device) -> Taught: ...
 
 
 def loss_of(
@@ -54,12 +65,16 @@ def parts(batch: Rows, count: int) -> list[Rows]:
     return [batch.mapped(itemgetter(each)) for each in slices] if count > 1 else [batch]
 
 
-def part_loss(batch: Rows, statistics: Statistics) -> LossOf:
-    """A model's loss on a part of `batch`; over all parts they sum to the batch's mean loss."""
+def part_loss(batch: Rows, statistics: Statistics, taught: Taught | None = None) -> LossOf:
+    """A model's loss on a part of `batch`; over all parts they sum to the batch's mean loss.
+
+    `taught` adds what a teacher says of the part to its mean loss.
+    """
 
     def loss(model: nn.Module, part: Rows) -> Tensor:
         logits = model(**part.inputs)
         share = len(part.label) / len(batch.label)
-        return loss_of(logits, part.label, statistics, part.weight) * share
+        mean = loss_of(logits, part.label, statistics, part.weight)
+        return (mean if taught is None else taught(part, logits, mean)) * share
 
     return loss
