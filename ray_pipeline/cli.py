@@ -117,6 +117,8 @@ def _add_serving(command: Command) -> None:
     deploying.add_argument("--name", help="the endpoint's name, if not the job's")
     command(commands.endpoints)
     predicting = command(commands.predict, "BUNDLE", "INPUT")
+    predicting.add_argument("--table", help="the table to read, if INPUT is a database's URL")
+    predicting.add_argument("--query", help="a SELECT instead of a table")
     predicting.add_argument("-o", "--output", required=True, help=".parquet, .csv or .jsonl file")
     command(commands.rotate)
     command(commands.up)
