@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,13 @@ from torch import nn
 
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Job, Model
+from ray_pipeline.model.cnn import Cnn
+from ray_pipeline.model.convnet import Convnet
+from ray_pipeline.model.encoder import Encoder
 from ray_pipeline.model.inputs import Inputs
 from ray_pipeline.model.tabular import Dropout, Embedded, Mlp, ResNet, Waves
+from ray_pipeline.model.transformer import FtTransformer
+from ray_pipeline.model.trees import Trees
 
 __all__ = [
     "MODELS",
@@ -29,8 +35,15 @@ __all__ = [
 
 _IMPORT_HINT = "install the module, or put its folder on PYTHONPATH"
 
-MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {"mlp": Mlp, "resnet": ResNet}
-
+MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {
+    "mlp": Mlp,
+    "resnet": ResNet,
+    "cnn": Cnn,
+    "convnet": Convnet,
+    "encoder": Encoder,
+    "ft_transformer": FtTransformer,
+    "trees": Trees,
+}
 
 _EXPECTED = f"{', '.join(MODELS)}, or module:function"
 
@@ -43,7 +56,7 @@ def build(model: Model, inputs: Inputs) -> nn.Module:
     Raises:
         JobError: there is no such network, or nothing to read.
     """
-    if not inputs.numbers and not inputs.categories:
+    if not (inputs.numbers or inputs.categories or inputs.tokens or inputs.image):
         raise JobError("no feature column is left to learn from", where="data.columns")
     maker = MODELS.get(model.name) or _imported(model.name)
     network = maker(model, inputs)
@@ -53,7 +66,29 @@ def build(model: Model, inputs: Inputs) -> nn.Module:
             where="model.name",
             expected="a torch.nn.Module",
         )
+    _check_reads(network, model.name, inputs)
     return network
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A trained network as it is to predict: what was trained beside its weights is put into
+    them."""
+    return network.merged() if isinstance(network, Encoder) else network
+
+
+def _check_reads(network: nn.Module, name: str, inputs: Inputs) -> None:
+    """Raises JobError where rows have texts' tokens or images that the network does not take."""
+    taken = inspect.signature(network.forward).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
+        return
+    for given, there in (("tokens", inputs.tokens), ("image", inputs.image)):
+        if there and given not in taken:
+            raise JobError(
+                f"`{name}` does not read the rows' {given}",
+                where="model.name",
+                expected=f"a network whose forward() takes `{given}`",
+                hint="choose another, or give the column the role `ignore`",
+            )
 
 
 def _imported(name: str) -> Callable[[Model, Inputs], nn.Module]:
