@@ -66,7 +66,6 @@ class Cnn(nn.Module):
         self.embedded = Embedded(model, inputs)
         self.dropout = Dropout(model.dropout)
         self.head = nn.Linear(widths[-1] + self.embedded.width, inputs.outputs)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
 
     def forward(
         self, image: Tensor, numbers: Tensor | None = None, categories: Tensor | None = None

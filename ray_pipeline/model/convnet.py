@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ray_pipeline.errors import JobError
@@ -46,7 +45,6 @@ class Convnet(nn.Module):
         self.dropout = Dropout(model.dropout)
         width = int(self.backbone.config.hidden_sizes[-1])
         self.head = nn.Linear(width + self.embedded.width, inputs.outputs)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
 
     def forward(
         self, image: Tensor, numbers: Tensor | None = None, categories: Tensor | None = None
@@ -70,7 +68,7 @@ def _new(model: Model, channels: int) -> Any:
 
 
 def _based(base: str) -> Any:
-    """The backbone in a local folder or of a hub's id; its weights are safetensors, never pickled."""
+    """The backbone in a folder or of a hub's id; its weights are safetensors, never pickled."""
     transformers = _transformers()
     folder = Path(base)
     try:
