@@ -55,8 +55,11 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     """How far the ONNX graph is from the trained model, over the validation split."""
+    networks: list[dict[str, Any]] = field(default_factory=list)
+    """The trained network and the smaller ones that were trained after it: what was measured of
+    each, and which was chosen. Empty if there was but one."""
     compression: list[dict[str, Any]] = field(default_factory=list)
-    """Every candidate that was measured, and which was chosen."""
+    """Every form of that network that was measured, and which was chosen."""
     lineage: dict[str, str] = field(default_factory=dict)
     """Digests of the data, the code, the job and the stages that this comes from."""
     licence: str | None = None

@@ -9,7 +9,8 @@ A stage's record may hold `findings`: a list of
         {"kind": "dots", "x": …, "y": …, "dots": [[name, x, y], …]},
      ]}
 
-where `note`, `caption`, `tables` and `plots` may be left out, and an interval's ends be null.
+where `note`, `caption`, `tables` and `plots` may be left out, and an interval's ends be null. A
+finding that belongs elsewhere than its stage says so under `place`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ray_pipeline import charts
 Record = Mapping[str, Any]
 
 _PLACES = {
-    "learned": ("tune", "train"),
+    "learned": ("tune", "train", "prune", "distill", "compress"),
     "judged": ("evaluate", "champion"),
     "served": ("export", "deploy"),
 }
@@ -38,8 +39,8 @@ def by_place(record: Record) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {place: [] for place in ("data", *_PLACES)}
     for stage in record.get("stages") or ():
         place = next((p for p, stages in _PLACES.items() if stage["name"] in stages), "data")
-        own = (stage.get("record") or {}).get("findings") or ()
-        found[place] += [_section(finding) for finding in own]
+        for finding in (stage.get("record") or {}).get("findings") or ():
+            found[finding.get("place", place)].append(_section(finding))
     return found
 
 

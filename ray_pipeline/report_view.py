@@ -191,7 +191,6 @@ def _model(record: Record) -> dict[str, Any] | None:
     return {
         "bundle": record.get("bundle"),
         "version": exported.get("version"),
-        "compression": exported.get("compression") or [],
         "parity": {k: value for k, value in parity.items() if not isinstance(value, Mapping)},
         "lineage": {
             stage["name"]: stage["digest"]

@@ -79,22 +79,6 @@ def record() -> dict[str, Any]:
             "record": {
                 "version": "abc123",
                 "parity": {"max_difference": 2e-7, "label_agreement": 1.0, "forms": {}},
-                "compression": [
-                    {
-                        "name": "fp32",
-                        "bytes": 640000,
-                        "row_us": 40.0,
-                        "chosen": True,
-                        "why": "best",
-                    },
-                    {
-                        "name": "int8",
-                        "bytes": 210000,
-                        "row_us": 41.0,
-                        "chosen": False,
-                        "why": "slow",
-                    },
-                ],
             }
         },
     ]
@@ -198,7 +182,7 @@ def test_figures_are_on_the_page() -> None:
     text = re.sub(r"\s+", " ", Checked(report.page(record())).text)
     for shown in (
         *("0.8600", "0.8400 – 0.8800", "0.7600", "3,000 rows in = 2,990 out + 10 quarantined"),
-        *("too many fields", "12,345", "640.0 kB", "abc123", "best, epoch 5", "44.5 s", "stored"),
+        *("too many fields", "12,345", "abc123", "best, epoch 5", "44.5 s", "stored"),
         *("93.0 %", "Gaps: accuracy 0.050", "clerk"),
     ):
         assert shown in text, shown

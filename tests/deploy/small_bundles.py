@@ -14,6 +14,7 @@ import torch
 from upath import UPath
 
 from ray_pipeline import bundle
+from ray_pipeline.data import features
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     LabelStatistics,
@@ -97,12 +98,14 @@ def exported(root: UPath, task: str, model: Model | None = None) -> Exported:
         columns=(*FEATURES, Column(name="income", kind=kind, role="label")), missing=("?",)
     )
     statistics = statistics_of(label)
-    for folder in ("trained", "features", "split/validation", "judged", "export-v1"):
+    for folder in ("trained", "features/train", "split/validation", "judged", "export-v1"):
         (root / folder).mkdir(parents=True)
     rows = pa.table({**raw_rows(500), "income": labels}, schema=schema.arrow())
     pq.write_table(rows.slice(0, 300), root / "split/validation/0.parquet")
     pq.write_table(rows.slice(300), root / "split/validation/1.parquet")
     (root / "features/statistics.json").write_text(statistics.model_dump_json())
+    ready = features.compiled_arrow(statistics)(rows)
+    pq.write_table(ready, root / "features/train/0.parquet", row_group_size=100)
     write_network(root / "trained", model or Model(width=16, depth=2), statistics)
     (root / "judged/metrics.json").write_text(json.dumps({"accuracy": 0.87, "groups": {}}))
     record = export.write(*stages(root), schema, "income", Compress(), {"train": "ab"}, **out(root))
@@ -125,6 +128,7 @@ def write_network(folder: UPath, model: Model, statistics: Statistics) -> None:
         numbers=statistics.number_width,
         categories=statistics.category_sizes,
         outputs=statistics.outputs,
+        image=statistics.image,
     )
     network = zoo.build(model, inputs)
     described = {"model": model.model_dump(), "inputs": inputs.model_dump()}

@@ -20,7 +20,7 @@ from small_bundles import Exported, out, raw_rows, stages, write_network
 from torch import nn
 from upath import UPath
 
-from ray_pipeline import bundle
+from ray_pipeline import bundle, report
 from ray_pipeline.data import feature_graph, features
 from ray_pipeline.data.statistics import LabelStatistics, NumberStatistics, Statistics
 from ray_pipeline.deploy import card, export, graph, runtime
@@ -116,6 +116,49 @@ def test_int8_never_measures_nothing_else(classifier, tmp_path):
     assert record["parity"]["form"] == "fp32"
 
 
+@pytest.mark.parametrize("fixture", ["classifier", "regressor"])
+def test_every_form_of_the_whole_graph_is_measured(fixture, request, tmp_path):
+    made = request.getfixturevalue(fixture)
+    every = Compress(int8_static="auto", int4="auto", fp16="auto", max_drop=1.0, objective="size")
+    record = export.write(*stages(made.root), made.schema, "x", every, {}, **out(UPath(tmp_path)))
+    names = ["fp32", "int8", "int8_static", "int4", "fp16"]
+    assert [row["name"] for row in record["compression"]] == names
+    parity = record["parity"]["forms"]
+    assert all(0 < parity[name]["max_difference"] < 0.2 for name in names[1:])
+    sizes = [row["bytes"] for row in record["compression"]]
+    assert all(size < sizes[0] for size in sizes[1:])
+    best = min(record["compression"], key=lambda row: row["packed"])
+    assert best["chosen"]
+    written = bundle.opened(tmp_path / "export-v1/bundle")
+    assert len(written.model.read_bytes()) == best["bytes"]
+    page = report.page({"stages": [{"name": "export", "record": record, **NO_TIME}]})
+    assert f"{best['bytes']:,}" in page
+    assert "Its forms" in page
+
+
+NO_TIME = {"seconds": 0.1, "cached": False, "digest": "ab"}
+
+
+def test_a_form_may_not_lose_what_training_it_smaller_lost_already(classifier, tmp_path):
+    """The table of networks begins with the trained one: losses count from there."""
+    score = classifier.record["compression"][0]["score"]
+    record = export.write(
+        *stages(classifier.root),
+        classifier.schema,
+        "x",
+        Compress(max_drop=0.3, objective="size"),
+        {},
+        {},
+        {},
+        [{"name": "trained", "score": score + 0.4}, {"name": "student", "score": score}],
+        **out(UPath(tmp_path)),
+    )
+    assert record["parity"]["form"] == "fp32"
+    assert "less than" in record["compression"][1]["why"]
+    networks = bundle.opened(tmp_path / "export-v1/bundle").manifest.networks
+    assert [row["name"] for row in networks] == ["trained", "student"]
+
+
 class Noisy(nn.Module):
     def forward(self, numbers, categories):
         return numbers[:, :2] + torch.rand_like(numbers[:, :2])
@@ -178,7 +221,7 @@ def test_a_column_may_have_any_name(tmp_path):
         label=LabelStatistics(name="y", classes=("a", "b"), counts=(1, 1)),
     )
     network = nn.Linear(len(names), 2)
-    called = type("Called", (nn.Module,), {"forward": lambda self, n, c: self.inner(n)})()
+    called = type("Called", (nn.Module,), {"forward": lambda self, numbers, categories: self.inner(numbers)})()
     called.inner = network
     reading = feature_graph.onnx_graph(statistics)
     whole = graph.joined(
