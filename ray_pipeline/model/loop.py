@@ -187,9 +187,9 @@ def train_epoch(
 
     `part_done` are the steps of it that were done before an interruption, and their summed loss.
     `kept(step, total)` is called after each step but the last, and says whether it left a
-    checkpoint. `taught` makes the loss that is learned from, where there is a teacher. The generator
-    is seeded by epoch, rank and the step after a checkpoint, so that an
-    epoch is the same whether training went straight through it or was interrupted there.
+    checkpoint. `taught` makes the loss that is learned from, where there is a teacher. The
+    generator is seeded by epoch, rank and the step after a checkpoint, so that an epoch is the same
+    whether training went straight through it or was interrupted there.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
