@@ -14,6 +14,7 @@ from upath import UPath
 
 from ray_pipeline.data import features
 from ray_pipeline.data.hashing import row_hashes
+from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import Statistics
 
 TOLERANCE = 1e-3  # of a whole number got back from a float32 of its standard score
@@ -40,8 +41,8 @@ def _hashes_of_ours(folder: Path, learned: Statistics) -> NDArray[np.uint64]:
     flagged = [column.name for column in learned.flagged]
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path)
-        numbers = _matrix(table["numbers"])
-        codes = _matrix(table["categories"])
+        prepared = matrices(table)
+        numbers, codes = prepared["numbers"], prepared["categories"]
         columns = {name: numbers[:, i] for i, name in enumerate(NUMBERS)}
         flags = {name: numbers[:, len(NUMBERS) + i] != 0 for i, name in enumerate(flagged)}
         columns |= {name: codes[:, i] for i, name in enumerate(CATEGORIES)}
@@ -78,8 +79,3 @@ def _hashes(
         found[column.name] = pa.array(np.where(missing, -1, whole).astype(np.int64))
         found[f"{column.name}_missing"] = pa.array(missing)
     return row_hashes(pa.table(found), list(found))
-
-
-def _matrix(lists: pa.ChunkedArray) -> NDArray:
-    values = lists.combine_chunks().flatten().to_numpy()
-    return values.reshape(len(lists), -1)

@@ -151,8 +151,9 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _is_matrix(column: pa.DataType) -> bool:
-    tensor = isinstance(column, pa.FixedShapeTensorType)
-    return tensor or bool(pa.types.is_fixed_size_list(column))
+    if isinstance(column, pa.FixedShapeTensorType):
+        return True
+    return bool(pa.types.is_fixed_size_list(column) or pa.types.is_fixed_size_binary(column))
 
 
 def read(

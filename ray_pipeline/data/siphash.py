@@ -69,7 +69,8 @@ def _last_words(
     bits = np.uint64(8) * rest
     kept = (np.uint64(1) << bits) - np.uint64(1)
     size = lengths.astype(np.uint64) << np.uint64(56)
-    return (_words(data, places) & kept) | size
+    found: Words = (_words(data, places) & kept) | size
+    return found
 
 
 def _absorb(state: list[Words], words: Words) -> None:

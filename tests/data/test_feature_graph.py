@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ray_pipeline.data import feature_graph, features
 from ray_pipeline.data.encoders import category, number, target, text
+from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import (
     PERIODS,
     CategoryStatistics,
@@ -140,8 +141,8 @@ def test_graph_and_arrow_agree_to_the_last_bit(method, rows):
     assert numbers.shape == (len(rows), statistics.number_width)
     assert numbers.dtype == np.float32
     assert not np.isnan(numbers).any()
-    np.testing.assert_array_equal(numbers, features._matrix(ready, "numbers", np.float32))
-    np.testing.assert_array_equal(categories, features._matrix(ready, "categories", np.int32))
+    np.testing.assert_array_equal(numbers, matrices(ready)["numbers"])
+    np.testing.assert_array_equal(categories, matrices(ready)["categories"])
 
 
 @pytest.mark.parametrize("method", ["quantile", "standard"])
@@ -301,8 +302,7 @@ def both(rows: list[dict]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
         for name in ENCODED_NAMES
     }
     numbers, categories = graph.run(None, inputs)
-    kinds = {"numbers": np.float32, "categories": np.int32}
-    arrow = {name: features._matrix(ready, name, kind) for name, kind in kinds.items()}
+    arrow = {name: matrices(ready)[name] for name in ("numbers", "categories")}
     return arrow, {"numbers": numbers, "categories": categories}
 
 
@@ -382,7 +382,7 @@ def test_lower_case_is_the_same_for_every_letter():
     texts = [letter * 2 for letter in upper]
     (numbers,) = graph.run(None, {"t": np.array(texts, object)})
     ready = features.compiled_arrow(statistics)(pa.table({"t": texts}))
-    np.testing.assert_array_equal(numbers, features._matrix(ready, "numbers", np.float32))
+    np.testing.assert_array_equal(numbers, matrices(ready)["numbers"])
     assert (numbers.sum(axis=1) > 0).mean() > 0.99
 
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import OrdinalEncoder, QuantileTransformer, StandardS
 from upath import UPath
 
 from ray_pipeline.data import features, fitting, parts
+from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import DataError, JobError
 from ray_pipeline.schema import Column, Schema
@@ -211,7 +212,7 @@ def test_every_encoding_in_files(tmp_path, monkeypatch):
         np.testing.assert_array_equal(again[name], found["train"][name])
     transform = features.compiled_arrow(statistics)
     for side, same in (("train", False), ("validation", True)):
-        plain = features._matrix(transform(table_in(split / side)), "numbers", np.float32)
+        plain = matrices(transform(table_in(split / side)))["numbers"]
         equal = (plain == found[side]["numbers"]).all(axis=0)
         places = np.flatnonzero(~equal).tolist()
         assert places == ([] if same else [5 + 8 + 6, 5 + 8 + 6 + 1, 5 + 8 + 6 + 2])
