@@ -8,16 +8,28 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import small_bundles
+import yaml
 from PIL import Image
+from upath import UPath
 
+from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.media.pixels import pixels
-from ray_pipeline.data.statistics import ImageStatistics
-from ray_pipeline.deploy import inference, openapi, pictures, runtime
+from ray_pipeline.data.statistics import (
+    ImageStatistics,
+    LabelStatistics,
+    NumberStatistics,
+    Statistics,
+)
+from ray_pipeline.deploy import export, inference, openapi, pages, pictures, runtime
+from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.protocol import Protocol
+from ray_pipeline.deploy.pyfunc import BundleModel
 from ray_pipeline.errors import DataError, RequestError
-from ray_pipeline.job import Serve
+from ray_pipeline.job import Compress, Model, Serve
 from ray_pipeline.schema import Column, Schema
 
 IMAGE = ImageStatistics(
@@ -145,3 +157,77 @@ def test_openapi_says_what_the_column_is():
     assert column["type"] == ["string", "null"]
     assert (column["format"], column["contentEncoding"]) == ("byte", "base64")
     assert column["examples"] == ["iVBORw0K"]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "beside a number"])
+def exported(request, tmp_path_factory):
+    """The bundle of a network with fresh weights that reads images, its rows, and the record."""
+    root = UPath(tmp_path_factory.mktemp("pictures"))
+    for folder in ("trained", "features", "split/validation", "judged", "export-v1"):
+        (root / folder).mkdir(parents=True)
+    beside = request.param
+    age = {"missing": 0, "mean": 40, "deviation": 9, "median": 40, "minimum": 0, "maximum": 99}
+    statistics = Statistics(
+        rows=40,
+        numbers=(NumberStatistics(name="age", **age),) if beside else (),
+        categories=(),
+        image=IMAGE,
+        label=LabelStatistics(name="what", classes=("a", "b"), counts=(20, 20)),
+    )
+    schema = Schema(columns=SCHEMA.columns if beside else SCHEMA.columns[1:])
+    values = {
+        "age": list(range(40)),
+        "photo": [*(picture(seed=seed) for seed in range(39)), None],
+        "what": ["a", "b"] * 20,
+    }
+    rows = pa.table({name: values[name] for name in schema.names}, schema=schema.arrow())
+    pq.write_table(rows, root / "split/validation/0.parquet")
+    (root / "features/statistics.json").write_text(statistics.model_dump_json())
+    (root / "judged/metrics.json").write_text("{}")
+    small_bundles.write_network(root / "trained", Model(name="cnn", width=16, depth=1), statistics)
+    stages, out = small_bundles.stages(root), root / "export-v1"
+    record = export.write(*stages, schema, "shop", Compress(int8="never"), {}, out=out)
+    export.published(root / "export-v1", root / "bundles/v1")
+    return bundle.opened(root / "bundles/v1"), rows, record
+
+
+def test_the_graph_is_the_network_from_files_on(exported):
+    opened, rows, record = exported
+    assert record["parity"]["rows"] == 40
+    assert record["parity"]["max_difference"] < 1e-5
+    schema = opened.manifest.schema
+    seen = pictures.image_of(opened.manifest)
+    predictor = runtime.Predictor(opened)
+    in_bulk = predictor.predict(runtime.columns_from_table(rows, schema, seen))
+    protocol = Protocol(schema, 100, image=seen)
+    photos = enumerate(rows["photo"].to_pylist())
+    sent = [{**row(content), "age": age} for age, content in photos]
+    if "age" not in schema.names:
+        sent = [{"photo": each["photo"]} for each in sent]
+    asked = predictor.predict(protocol.columns(protocol.rows(body(*sent))))
+    assert np.allclose(asked, in_bulk, atol=1e-6)
+    assert len({*map(tuple, in_bulk.tolist())}) > 30
+
+
+def test_images_go_through_the_graph_a_few_at_a_time(exported, monkeypatch):
+    opened, rows, _ = exported
+    seen = pictures.image_of(opened.manifest)
+    columns = runtime.columns_from_table(rows, opened.manifest.schema, seen)
+    whole = runtime.Predictor(opened).predict(columns)
+    monkeypatch.setattr(runtime, "PIXELS", 7 * 30)
+    assert np.allclose(runtime.Predictor(opened).predict(columns), whole, atol=1e-6)
+    none = {name: values[:0] for name, values in columns.items()}
+    assert runtime.Predictor(opened).predict(none).shape == (0, 2)
+
+
+def test_mlflow_and_the_page_know_the_column(exported):
+    opened, rows, _ = exported
+    example = example_row(opened)
+    assert pixels(base64.b64decode(example["photo"]), IMAGE.shape).tolist()[0][0] == [10, 20, 31]
+    signature = yaml.safe_load((opened.path / "MLmodel").read_text())["signature"]["inputs"]
+    types = {column["name"]: column["type"] for column in json.loads(signature)}
+    assert types["photo"] == "binary"
+    found = BundleModel(str(opened.path)).predict(rows.to_pandas())
+    assert set(found["label"]) <= {"a", "b"}
+    page = pages.pages("shop", opened, Serve())["/shop/"].body.decode()
+    assert f'data-value="{example["photo"]}"' in page
