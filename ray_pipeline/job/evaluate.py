@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ray_pipeline.job.base import Bound, Fraction, Settings
 from ray_pipeline.job.behaviour import Behaviour
 from ray_pipeline.job.label import When
 
 
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, dict | When) else value
+def _form(value: Any) -> str:
+    return "one" if isinstance(value, dict | When) else "several"
 
 
+Several = Annotated[tuple[When, ...], Field(min_length=1)]
 Conditions = Annotated[
-    tuple[When, ...],
-    Field(min_length=1),
-    BeforeValidator(_listed, json_schema_input_type=When | tuple[When, ...]),
+    Annotated[When, Tag("one")] | Annotated[Several, Tag("several")], Discriminator(_form)
 ]
 """One condition on a column, or several that all must hold."""
+
+
+def each(met: Conditions) -> tuple[When, ...]:
+    """The conditions, be it one or several."""
+    return (met,) if isinstance(met, When) else met
 
 
 class Robustness(Settings):

@@ -108,7 +108,8 @@ def _passed(
     outputs = sample.answers(_rows(test, schema))
     if classes is not None:
         named = _class(test.label, classes, None, behaviour.title)
-        return np.equal(outputs.argmax(1), named, dtype=bool)
+        right: Booleans = outputs.argmax(1) == named
+        return right
     if test.label is not None:
         raise JobError("values have no label", where=_WHERE, expected="`min` or `max`")
     low = -np.inf if test.min is None else test.min

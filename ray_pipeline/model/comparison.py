@@ -103,8 +103,8 @@ def _classes(
     if positive is not None:
         bins = [_ranked(each[:, positive]) * 2 + (labels == positive) for each in pair]
         counts = _counts(bins, 2 * _BINS, resamples, rng)
-        own, other = (metrics.areas(each[:, 1::2], each[:, ::2]) for each in counts)
-        found |= {"roc_auc": own[0] - other[0], "pr_auc": own[1] - other[1]}
+        areas = [metrics.areas(each[:, 1::2], each[:, ::2]) for each in counts]
+        found |= {name: areas[0][k] - areas[1][k] for k, name in enumerate(("roc_auc", "pr_auc"))}
     return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import conditions
-from ray_pipeline.job.evaluate import Conditions
+from ray_pipeline.job.evaluate import Conditions, each
 from ray_pipeline.model import judgement
 from ray_pipeline.model.metrics import Booleans, Floats
 from ray_pipeline.schema import Schema
@@ -24,7 +24,7 @@ _SHOWN = ("accuracy", "f1", "roc_auc", "rmse", "mae", "r2")
 def check(slices: Mapping[str, Conditions], schema: Schema) -> None:
     """Raises JobError for a condition on what is no column, or of another kind."""
     for name, met in slices.items():
-        for condition in met:
+        for condition in each(met):
             conditions.check(condition, schema, f"evaluate.slices.{name}")
 
 
@@ -32,12 +32,14 @@ def masks(folder: UPath, slices: Mapping[str, Conditions]) -> dict[str, Booleans
     """Of each slice, which rows [N] of the parquet files in `folder` are in it, in their order."""
     if not slices:
         return {}
-    named = {condition.column for met in slices.values() for condition in met}
+    named = {condition.column for met in slices.values() for condition in each(met)}
     rows = pads.dataset(folder.path, filesystem=folder.fs, format="parquet").to_table(
         columns=sorted(named)
     )
     return {
-        name: reduce(pc.and_, (conditions.holds(condition, rows) for condition in met)).to_numpy()
+        name: reduce(
+            pc.and_, (conditions.holds(condition, rows) for condition in each(met))
+        ).to_numpy()
         for name, met in slices.items()
     }
 
