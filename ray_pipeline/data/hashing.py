@@ -1,7 +1,7 @@
 """Row hashes that are the same on every machine and in every version.
 
 A value becomes 64 bits (the integer's own; the double's own, with one zero and one NaN; for a text
-or bytes SipHash-2-4 under a fixed key, mixed as pandas does), and the columns of a row are mixed by
+or bytes SipHash-2-4 under a fixed key, as pandas has it), and the columns of a row are mixed by
 splitmix64 (Steele, Lea and Flood 2014). Python's `hash`, Arrow's and Polars' row hashes change
 between processes or versions, hence none of them; a golden value in the tests guards these.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-
-from ray_pipeline.data.siphash import siphash
 
 Hashes = NDArray[np.uint64]
 
@@ -27,8 +26,6 @@ _STEPS = (
     (np.uint64(31), None),
 )
 _STRETCH = 1 << 14
-_SHORT = 64
-"""Bytes; from about here on pandas hashes texts faster."""
 
 
 def row_hashes(table: pa.Table, columns: Iterable[str], seed: int = 0) -> Hashes:
@@ -93,31 +90,15 @@ def _bits(values: pa.Array, seed: int) -> Hashes:
 
 def _text_bits(encoded: pa.DictionaryArray, seed: int) -> Hashes:
     """Each different text is hashed once."""
-    texts = encoded.dictionary
+    texts = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
     key = f"rows{seed % 10**12:012d}"  # 16 bytes, SipHash's key
-    longest = pc.max(pc.binary_length(texts)).as_py() or 0
-    hashes = (_of_short if longest <= _SHORT else _of_long)(texts, key)
+    hashes = pd.util.hash_array(texts, hash_key=key, categorize=False).astype(np.uint64)
     codes = pc.fill_null(encoded.indices, len(texts)).to_numpy()
     found: Hashes = np.append(hashes, _NO_VALUE).take(codes)
     return found
 
 
-def _of_short(texts: pa.Array, key: str) -> Hashes:
-    hashes = siphash(texts, key.encode())
-    _mix(hashes, step=np.uint64(0))
-    return hashes
-
-
-def _of_long(texts: pa.Array, key: str) -> Hashes:
-    """The same, faster from a few words on."""
-    import pandas as pd
-
-    objects = texts.to_numpy(zero_copy_only=False).astype(object)
-    hashes: Hashes = pd.util.hash_array(objects, hash_key=key, categorize=False)
-    return hashes
-
-
-def _mix(bits: Hashes, step: np.uint64 = _ODD) -> None:
+def _mix(bits: Hashes) -> None:
     """One step of splitmix64, in place: every input bit moves every output bit.
 
     A stretch at a time, so that all steps happen in the processor's cache.
@@ -126,7 +107,7 @@ def _mix(bits: Hashes, step: np.uint64 = _ODD) -> None:
     for start in range(0, len(bits), _STRETCH):
         part = bits[start : start + _STRETCH]
         held = shifted[: len(part)]
-        part += step
+        part += _ODD
         for shift, factor in _STEPS:
             np.right_shift(part, shift, out=held)
             part ^= held

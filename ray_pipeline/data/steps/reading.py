@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,9 +20,6 @@ from ray_pipeline.data.steps.extra import needed
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Clean
 from ray_pipeline.job.steps import Dates, Step
-
-if TYPE_CHECKING:  # half a second in every worker: imported where dates are read
-    import pandas as pd
 
 Reader = Callable[[Any], Any]
 READ = "_read"
@@ -72,8 +70,6 @@ def read(rows: pa.Table, clean: Clean, bare: bool = False) -> pa.Table:
 
 
 def _dates(values: Any, settings: Dates) -> Any:
-    import pandas as pd
-
     if not parsing.is_text(values.type):
         return values
     texts = parsing.as_texts(values)
@@ -90,8 +86,6 @@ def _dates(values: Any, settings: Dates) -> Any:
 
 def _told(texts: pd.Series[Any], form: str, zone: str) -> pd.Series[Any]:
     """Texts of one format as ISO 8601 in UTC; None for others."""
-    import pandas as pd
-
     moments = pd.to_datetime(texts, format=form, errors="coerce", utc="%z" in form)
     if moments.dt.tz is None and not _CLOCK.search(form):
         zone = "UTC"  # a day is that day, wherever
@@ -103,8 +97,6 @@ def _told(texts: pd.Series[Any], form: str, zone: str) -> pd.Series[Any]:
 
 
 def _check_zone(zone: str) -> None:
-    import pandas as pd
-
     try:
         pd.Timestamp(0, tz=zone)
     except (KeyError, ValueError, OSError, TypeError) as error:
