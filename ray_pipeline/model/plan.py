@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from upath import UPath
 
@@ -16,8 +17,10 @@ from ray_pipeline.data import features as prepared
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Elastic, Job, Model, Train
 from ray_pipeline.model import loop, memory, strategy, zoo
+from ray_pipeline.model.environment import threads
 from ray_pipeline.model.feed import Rows
 from ray_pipeline.model.losses import part_loss, parts
+from ray_pipeline.model.space import AUTO
 
 MEASURED_STEPS = 3
 MEASURED_ROWS = 256
@@ -81,7 +84,8 @@ def planned(model: Model, train: Train, statistics: Statistics, rows: int) -> Pl
         for name in (memory.STRATEGIES if train.strategy == "auto" else (train.strategy,))
     )
     chosen = next((option.strategy for option in options if option.fits), None)
-    step_s = measured_step_s(network, train, statistics, share, device)
+    with threads(max(1, int(train.cpus))):
+        step_s = measured_step_s(network, train, statistics, share, device)
     hours = steps * step_s * workers / 3600
     cost = None if train.price_per_hour is None else hours * train.price_per_hour
     return Plan(
@@ -145,12 +149,18 @@ def _loss(network: nn.Module, statistics: Statistics, count: int) -> Tensor:
 
 
 def of(job: Job) -> Plan | None:
-    """The plan of a job whose rows an earlier run prepared; None if none did."""
+    """The plan of a job whose rows an earlier run prepared; None if none did, or another version
+    of the program, or if it is not a network of the job's choice that is trained."""
+    if job.model.name in ("trees", AUTO):
+        return None
     found = UPath(job.storage, job.name, "stages").glob("features-*/stage.json")
     latest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:
         return None
-    statistics = prepared.load(latest.parent)
+    try:
+        statistics = prepared.load(latest.parent)
+    except ValidationError:  # they are written anew by the next run
+        return None
     return planned(job.model, job.train, statistics, statistics.rows)
 
 

@@ -76,8 +76,11 @@ def test_validate_plans_a_job_whose_rows_are_prepared(tmp_path, capsys):
     assert "--until features" in capsys.readouterr().out
     folder = UPath(job.storage) / job.name / "stages" / "features-0"
     folder.mkdir(parents=True)
-    STATISTICS.write(folder)
     (folder / "stage.json").write_text("{}")
+    (folder / "statistics.json").write_text('{"of": "another version"}')
+    assert cli.main(["validate", str(job_file)]) == 0
+    assert "--until features" in capsys.readouterr().out
+    STATISTICS.write(folder)
     assert cli.main(["validate", str(job_file)]) == 0
     assert "training plan: " in capsys.readouterr().out
     assert cli.main(["validate", str(job_file), "--json"]) == 0
