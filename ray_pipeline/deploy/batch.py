@@ -120,6 +120,8 @@ def reading(source: Source, manifest: Manifest) -> tuple[Data, Schema, dict[str,
     if "://" not in source.url:
         source = source.model_copy(update={"url": str(Path(source.url).absolute())})
     data = Data(source=source, label=label, missing=manifest.schema.missing)
+    if pictures.image_of(manifest) and _is_plain_folder(source):
+        data = data.model_copy(update={"format": "images"})
     header, first = True, str(source)
     if is_file := connector(source, data) is FILES:
         file = collect.files(data)[0]
@@ -143,6 +145,11 @@ def reading(source: Source, manifest: Manifest) -> tuple[Data, Schema, dict[str,
     others = [name for name in names if name not in features]
     types = _types(file, data, others) if is_file else _told_types(source, data, others)
     return settled, Schema(columns=columns, missing=data.missing), types
+
+
+def _is_plain_folder(source: Source) -> bool:
+    path = UPath(source.url)
+    return not source.scheme and path.is_dir() and sources.table_format(path) is None
 
 
 def _names(file: UPath, data: Data, schema: Schema) -> tuple[list[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ class Sink(Protocol):
 
 
 class _Csv:
-    """CSV with a header; nested values as JSON."""
+    """CSV with a header; nested values as JSON, bytes in base64."""
 
     def __init__(self, file: Any, schema: pa.Schema) -> None:
         self._writer = pacsv.CSVWriter(file, _flat(schema.empty_table()).schema)
@@ -99,9 +100,12 @@ def whole(target: UPath) -> Iterator[Callable[[pa.Table], int]]:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """`table` with its nested columns as JSON texts."""
+    """`table` with its nested columns as JSON texts, and bytes in base64 as JSON has them."""
     for index, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type):
+        if pa.types.is_binary(field.type):
+            encoded = [value and b64encode(value).decode() for value in table[index].to_pylist()]
+            table = table.set_column(index, field.name, pa.array(encoded, pa.string()))
+        elif pa.types.is_nested(field.type):
             texts = [
                 None if value is None else msgspec.json.encode(value).decode()
                 for value in table[index].to_pylist()

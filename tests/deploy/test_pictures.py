@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 
@@ -17,6 +18,7 @@ from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.data import collect
 from ray_pipeline.data.media.pixels import pixels
 from ray_pipeline.data.statistics import (
     ImageStatistics,
@@ -24,12 +26,12 @@ from ray_pipeline.data.statistics import (
     NumberStatistics,
     Statistics,
 )
-from ray_pipeline.deploy import export, inference, openapi, pages, pictures, runtime
+from ray_pipeline.deploy import batch, export, inference, openapi, pages, pictures, runtime, sinks
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.deploy.pyfunc import BundleModel
 from ray_pipeline.errors import DataError, RequestError
-from ray_pipeline.job import Compress, Model, Serve
+from ray_pipeline.job import Compress, Model, Serve, Source
 from ray_pipeline.schema import Column, Schema
 
 IMAGE = ImageStatistics(
@@ -231,3 +233,31 @@ def test_mlflow_and_the_page_know_the_column(exported):
     assert set(found["label"]) <= {"a", "b"}
     page = pages.pages("shop", opened, Serve())["/shop/"].body.decode()
     assert f'data-value="{example["photo"]}"' in page
+
+
+def test_a_folder_of_files_is_read_as_images(exported, tmp_path):
+    manifest = exported[0].manifest
+    columns = (Column(name="image", kind="image"), SCHEMA.columns[2])
+    manifest = dataclasses.replace(manifest, schema=Schema(columns=columns))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(picture())
+    data, schema, _ = batch.reading(Source(url=str(tmp_path)), manifest)
+    assert data.format == "images"
+    assert [column.name for column in schema.features] == ["image"]
+    pieces, tables = collect.reading(data.source, data, schema)
+    (table,) = (table for piece in pieces for table in tables(piece))
+    assert table["image"].to_pylist() == [picture()]
+    assert table["path"].to_pylist() == ["a/1.png"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_texts_hold_images_in_base64(tmp_path, ending):
+    target = UPath(tmp_path) / f"out.{ending}"
+    with sinks.whole(target) as write:
+        write(pa.table({"photo": [picture(), None], "n": [1, 2]}))
+    wanted = base64.b64encode(picture()).decode()
+    text = target.read_text()
+    if ending == "csv":
+        assert text.splitlines()[1:] == [f'"{wanted}",1', ",2"]
+    else:
+        assert [json.loads(line)["photo"] for line in text.splitlines()] == [wanted, None]
