@@ -40,7 +40,9 @@ def mlflow_files(manifest: Manifest) -> dict[str, str]:
         "utc_time_created": manifest.created,
     }
     environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
-    pinned = "".join(f"{package}=={version(package)}\n" for package in _NEEDED)
+    sees = any(column.kind == "image" for column in manifest.schema.features)
+    needed = (*_NEEDED, "pillow") if sees else _NEEDED
+    pinned = "".join(f"{package}=={version(package)}\n" for package in needed)
     return {
         "MLmodel": yaml.safe_dump(model, sort_keys=False),
         "python_env.yaml": yaml.safe_dump(environment, sort_keys=False),

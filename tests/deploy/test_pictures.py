@@ -229,6 +229,7 @@ def test_mlflow_and_the_page_know_the_column(exported):
     signature = yaml.safe_load((opened.path / "MLmodel").read_text())["signature"]["inputs"]
     types = {column["name"]: column["type"] for column in json.loads(signature)}
     assert types["photo"] == "binary"
+    assert "pillow==" in (opened.path / "requirements.txt").read_text()
     found = BundleModel(str(opened.path)).predict(rows.to_pandas())
     assert set(found["label"]) <= {"a", "b"}
     page = pages.pages("shop", opened, Serve())["/shop/"].body.decode()
