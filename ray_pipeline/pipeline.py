@@ -29,8 +29,8 @@ from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, t
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import champion, choice, export, release
 from ray_pipeline.errors import JobError, UsageError
-from ray_pipeline.job import Data, Job, Train
-from ray_pipeline.model import distill, evaluate, gates, prune, train, tune, zoo
+from ray_pipeline.job import Data, Job, Train, Tune
+from ray_pipeline.model import distill, evaluate, gates, prune, space, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 from ray_pipeline.schema import Schema
 
@@ -212,8 +212,9 @@ def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, tup
     trained."""
     job, record = run.job, run.record
     model, training = job.model, job.train
-    if job.tune is not None:
-        searched = run.stage("tune", tune.write, prepared, model, training, job.tune, depends=code)
+    search = job.tune or (Tune() if model.name == space.AUTO else None)
+    if search is not None:
+        searched = run.stage("tune", tune.write, prepared, model, training, search, depends=code)
         yield searched
         record["trials"] = json.loads((searched.path / "trials.json").read_text())
         model, training = tune.apply(tune.best(searched.path), model, training)

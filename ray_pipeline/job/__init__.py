@@ -6,7 +6,7 @@ editors show them. Reading the YAML and saying where in it an error stands is `j
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.balance import Balance
@@ -87,6 +87,12 @@ class Job(Settings):
     stores: tuple[Store, ...] = Field(
         (), description="Where clean rows are kept besides, for others to read and search."
     )
+
+    @model_validator(mode="after")
+    def _something_to_search(self) -> Job:
+        if self.tune is not None and not self.tune.space and self.model.name != "auto":
+            raise ValueError("tune.space: say what to search, or set model.name to auto")
+        return self
 
     @field_validator("name")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -97,9 +97,13 @@ class Tune(Settings):
     cpus: float = Field(1, gt=0, description="CPUs for a trial; may be a fraction.")
     gpus: float = Field(0, ge=0, description="GPUs for a trial; may be a fraction.")
     seed: int = 0
+    algorithm: Literal["tpe", "random"] = Field(
+        "tpe", description="How settings are proposed: by what earlier trials showed, or at random."
+    )
     space: dict[str, Range] = Field(
-        min_length=1,
-        description="What is searched, by key: `model.…` or `train.…`.",
+        {},
+        description="What is searched, by key: `model.…` or `train.…`. Where `model.name` is "
+        "`auto`, each architecture has a space of its own, which these are added to.",
         examples=[{"train.learning_rate": {"log_uniform": [1e-4, 1e-2]}}],
     )
 
@@ -107,6 +111,7 @@ class Tune(Settings):
     @classmethod
     def _known_keys(cls, space: dict[str, Range]) -> dict[str, Range]:
         known = [f"model.{key}" for key in Model.model_fields]
+        known += [f"model.trees.{key}" for key in Trees.model_fields]
         known += [f"train.{key}" for key in ("batch_size", "learning_rate", "weight_decay", "clip")]
         for key in space:
             if key not in known:

@@ -44,6 +44,7 @@ class Boosting:
         model: Model,
         train: Train,
         statistics: Statistics,
+        *,
         training: Matrices,
         validation: Matrices,
         ranks: NDArray[np.float32],
@@ -168,7 +169,15 @@ def _grown(setup: loop.Setup) -> Record:
     machines = {**get_network_params(), "pre_partition": True} if world > 1 else {}
     own, everything, validation = _rows(setup, rank, world)
     ranks = ranks_of(setup.statistics, everything)
-    boosting = Boosting(setup.model, train, setup.statistics, own, validation, ranks, machines)
+    boosting = Boosting(
+        setup.model,
+        train,
+        setup.statistics,
+        training=own,
+        validation=validation,
+        ranks=ranks,
+        machines=machines,
+    )
     history: list[Record] = []
     log = loop.logger(setup.log_dir if rank == 0 else None, 0)
     while len(history) < train.epochs and not loop.stale(history, train.patience):

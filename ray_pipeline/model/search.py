@@ -5,48 +5,65 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search.optuna import OptunaSearch
 
-from ray_pipeline.job import Model, Range, Train, Tune
-from ray_pipeline.model.settings import value_at
+from ray_pipeline.job import Range, Tune
+from ray_pipeline.model.space import NAME, Space
 
 Record = dict[str, Any]
 
 
-def search(
-    tune: Tune, model: Model, train: Train, ended: Sequence[Record], metric: str
-) -> OptunaSearch:
-    """Proposes settings of low `metric`: first the job's own, where the space covers them, then
-    by TPE. `ended` are the trials of an interrupted search."""
-    own = {key: value_at(key, model, train) for key in tune.space}
-    covered = all(contains(tune.space[key], value) for key, value in own.items())
-    searcher = OptunaSearch(
-        {key: distribution(range_) for key, range_ in tune.space.items()},
-        metric=metric,
-        mode="min",
-        points_to_evaluate=[own] if covered and not ended else None,
-        # Another seed after an interruption: the same one would propose what was already tried.
-        sampler=TPESampler(seed=tune.seed + len(ended)),
-    )
+class Proposals(OptunaSearch):
+    """Proposes settings: the architecture first, then those of its settings that are searched.
+
+    Ray's own class is told of trials that have ended only where all have the same settings.
+    """
+
+    def __init__(self, space: Space, metric: str, sampler: BaseSampler, begun: bool) -> None:
+        self.space_searched = space
+
+        def drawn(trial: optuna.Trial) -> None:
+            name = space.names[0]
+            if space.chosen:
+                name = trial.suggest_categorical(NAME, space.names)
+            for key, range_ in space.of(name).items():
+                _draw(trial, key, range_)
+
+        starts = None if begun else list(space.starts) or None
+        super().__init__(
+            drawn, metric=metric, mode="min", points_to_evaluate=starts, sampler=sampler
+        )
+
+    def add_ended(self, settings: Record, value: float) -> None:
+        """Tell of a trial of an interrupted search."""
+        self._ot_study.add_trial(recorded(self.space_searched, settings, value))
+
+
+def search(tune: Tune, space: Space, ended: Sequence[Record], metric: str) -> Proposals:
+    """Proposes settings of low `metric`: first those that the space begins with, then as
+    `tune.algorithm` says. `ended` are the trials of an interrupted search."""
+    # Another seed after an interruption: the same one would propose what was already tried.
+    seed = tune.seed + len(ended)
+    sampler = RandomSampler(seed) if tune.algorithm == "random" else TPESampler(seed=seed)
+    searcher = Proposals(space, metric, sampler, begun=bool(ended))
     for trial in ended:
         if trial["state"] != "failed":
-            searcher.add_evaluated_point(trial["settings"], trial[metric])
+            searcher.add_ended(trial["settings"], trial[metric])
     return searcher
 
 
-def contains(range_: Range, value: Any) -> bool:
-    """Whether a dimension of the space holds `value`."""
-    if range_.choice is not None:
-        return value in range_.choice
-    low, high = range_.integer or range_.log_uniform or range_.uniform or (0, 0)
-    return bool(low <= value <= high)
+def recorded(space: Space, settings: Record, value: float) -> optuna.trial.FrozenTrial:
+    """A trial that has ended, as Optuna keeps it."""
+    kinds = {key: distribution(space.dimension(key)) for key in settings}
+    return optuna.trial.create_trial(value=value, params=settings, distributions=kinds)
 
 
 def distribution(range_: Range) -> BaseDistribution:
@@ -59,3 +76,16 @@ def distribution(range_: Range) -> BaseDistribution:
         return FloatDistribution(*range_.log_uniform, log=True)
     assert range_.uniform is not None
     return FloatDistribution(*range_.uniform)
+
+
+def _draw(trial: optuna.Trial, key: str, range_: Range) -> None:
+    """Have a dimension's value drawn; the trial keeps it."""
+    if range_.choice is not None:
+        trial.suggest_categorical(key, range_.choice)
+    elif range_.integer is not None:
+        trial.suggest_int(key, *range_.integer)
+    elif range_.log_uniform is not None:
+        trial.suggest_float(key, *range_.log_uniform, log=True)
+    else:
+        assert range_.uniform is not None
+        trial.suggest_float(key, *range_.uniform)

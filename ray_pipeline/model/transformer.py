@@ -84,8 +84,8 @@ class Block(nn.Module):
         attended = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         tokens = tokens + self.dropout(self.mixed(attended))
         gate, hidden = self.widened(self.between(tokens)).chunk(2, dim=2)
-        tokens = tokens + self.narrowed(self.dropout(relu(gate) * hidden))
-        return tokens
+        narrowed: Tensor = self.narrowed(self.dropout(relu(gate) * hidden))
+        return tokens + narrowed
 
     def _split(self, tokens: Tensor) -> Tensor:
         """[N, T, width] → [N, heads, T, width / heads]"""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from ray.tune import Trainable
 
-from ray_pipeline.job import Tune
-from ray_pipeline.model import loop, strategy, zoo
+from ray_pipeline.job import Model, Train, Tune
+from ray_pipeline.model import boosting, loop, strategy, zoo
 from ray_pipeline.model.feed import MemoryFeed, Place
 from ray_pipeline.model.settings import apply
 
@@ -30,17 +31,34 @@ class Trial(Trainable):
         shared = self.shared
         model, train = apply(new_config, shared["model"], shared["train"])
         self.train_settings = train.model_copy(update={"epochs": shared["settings"].epochs})
-        data = shared["data"]
-        self.feed = MemoryFeed(data["train"], data["validation"], train.batch_size, self.place)
-        torch.manual_seed(train.seed)
-        self.network = zoo.build(model, loop.inputs(shared["statistics"]))
-        self.engine = strategy.prepared(
-            self.network, self.train_settings, "ddp", self.place.device, self.feed.share
-        )
+        begun = self._boosting if model.name == "trees" else self._network
+        self.epoch: Callable[[], Record] = begun(model, self.train_settings)
         return True
 
     def step(self) -> Record:
-        train, statistics = self.train_settings, self.shared["statistics"]
-        loss = loop.train_epoch(self.engine, self.feed, train, statistics, self.iteration)
-        measures = loop.validate(self.engine, self.feed, statistics, self.network)
-        return {"train_loss": loss, **measures, "done": self.iteration + 1 >= train.epochs}
+        return {**self.epoch(), "done": self.iteration + 1 >= self.train_settings.epochs}
+
+    def _network(self, model: Model, train: Train) -> Callable[[], Record]:
+        statistics, data = self.shared["statistics"], self.shared["data"]
+        feed = MemoryFeed(data["train"], data["validation"], train.batch_size, self.place)
+        torch.manual_seed(train.seed)
+        network = zoo.build(model, loop.inputs(statistics))
+        engine = strategy.prepared(network, train, "ddp", self.place.device, feed.share)
+
+        def epoch() -> Record:
+            loss = loop.train_epoch(engine, feed, train, statistics, self.iteration)
+            return {"train_loss": loss, **loop.validate(engine, feed, statistics, network)}
+
+        return epoch
+
+    def _boosting(self, model: Model, train: Train) -> Callable[[], Record]:
+        statistics, data = self.shared["statistics"], self.shared["data"]
+        ranks = boosting.ranks_of(statistics, data["train"])
+        return boosting.Boosting(
+            model,
+            train,
+            statistics,
+            training=data["train"],
+            validation=data["validation"],
+            ranks=ranks,
+        ).epoch

@@ -20,10 +20,13 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
+from ray_pipeline.model import loop
 from ray_pipeline.model.environment import variables
 from ray_pipeline.model.journal import LOSS, Halving, Journal
 from ray_pipeline.model.search import search
+from ray_pipeline.model.search_findings import findings
 from ray_pipeline.model.settings import apply
+from ray_pipeline.model.space import Space, space
 from ray_pipeline.model.train import arrow_filesystem, matrices
 from ray_pipeline.model.trial import Trial
 
@@ -48,7 +51,8 @@ def write(
 ) -> Record:
     """Search `settings.space` around the settings `model` and `train`.
 
-    The first trial has the settings as they are, where the space covers them. Trials are compared
+    The first trial has the settings as they are, where the space covers them. Where `model.name`
+    is `auto` the architecture is searched too: one trial of each comes first. Trials are compared
     by validation loss. Writes `best.json` ({"model.width": 128, …}) and `trials.json`, one
     {settings, score, validation_loss, epochs, state, seconds, history} a trial, below `out`.
     Ended trials are kept in `work`: a call that was interrupted runs only the others.
@@ -57,16 +61,18 @@ def write(
         TrainingError: every trial failed.
     """
     journal = Journal(work / "trials.json", settings.trials, progress)
+    statistics = prepared.load(features)
+    searched = space(settings, model, train, loop.inputs(statistics), statistics.rows)
     if len(journal.ended) < settings.trials:
         shared = {
             "model": model,
             "train": train,
             "settings": settings,
-            "statistics": prepared.load(features),
+            "statistics": statistics,
             "data": matrices(features),
         }
         with _quick_and_quiet():
-            _tuner(settings, shared, journal, work).fit()
+            _tuner(settings, searched, shared, journal, work).fit()
     found = journal.best()
     if found is None:
         raise TrainingError(
@@ -82,6 +88,7 @@ def write(
         "best": found["settings"],
         "score": found["score"],
         "validation_loss": found[LOSS],
+        "findings": findings(searched, journal.ended, train.price_per_hour),
     }
 
 
@@ -90,7 +97,9 @@ def best(searched: UPath) -> Record:
     return dict(json.loads((searched / "best.json").read_text()))
 
 
-def _tuner(settings: Tune, shared: Record, journal: Journal, work: UPath) -> tune.Tuner:
+def _tuner(
+    settings: Tune, searched: Space, shared: Record, journal: Journal, work: UPath
+) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(Trial, **shared), {"cpu": settings.cpus, "gpu": settings.gpus}
     )
@@ -100,7 +109,7 @@ def _tuner(settings: Tune, shared: Record, journal: Journal, work: UPath) -> tun
             metric=LOSS,
             mode="min",
             scheduler=Halving(journal, settings.epochs),
-            search_alg=search(settings, shared["model"], shared["train"], journal.ended, LOSS),
+            search_alg=search(settings, searched, journal.ended, LOSS),
             num_samples=settings.trials - len(journal.ended),
             max_concurrent_trials=_parallel(settings),
             reuse_actors=True,

@@ -17,6 +17,7 @@ from ray_pipeline.model.cnn import Cnn
 from ray_pipeline.model.convnet import Convnet
 from ray_pipeline.model.encoder import Encoder
 from ray_pipeline.model.inputs import Inputs
+from ray_pipeline.model.space import AUTO
 from ray_pipeline.model.tabular import Dropout, Embedded, Mlp, ResNet, Waves
 from ray_pipeline.model.transformer import FtTransformer
 from ray_pipeline.model.trees import Trees
@@ -120,7 +121,7 @@ def code_digest(job: Job) -> str:
         JobError: its module cannot be found, or there is no network of that name.
     """
     name = job.model.name
-    if name in MODELS:
+    if name in MODELS or name == AUTO:
         return ""
     module, colon, _ = name.partition(":")
     if not colon:

@@ -209,7 +209,14 @@ def test_heavy_rows_count_for_more(ray_cluster, tmp_path):
     plain = {name: part for name, part in held["train"].items() if name != "weight"}
     seen = {}
     for name, training in (("weighted", held["train"]), ("plain", plain)):
-        one = boosting.Boosting(MODEL, SETTINGS, statistics, training, held["validation"], ranks)
+        one = boosting.Boosting(
+            MODEL,
+            SETTINGS,
+            statistics,
+            training=training,
+            validation=held["validation"],
+            ranks=ranks,
+        )
         seen[name] = one.epoch()["train_loss"], one.state(1)["value"]
     sums = held["train"]["weight"]
     assert sums.mean() != pytest.approx(1, abs=0.1)

@@ -12,8 +12,9 @@ import pytest
 from upath import UPath
 
 from ray_pipeline.errors import TrainingError
-from ray_pipeline.job import Model, Range, Train, Tune
-from ray_pipeline.model import search, tune
+from ray_pipeline.job import Job, Model, Range, Train, Tune
+from ray_pipeline.model import search, search_findings, space, tune
+from ray_pipeline.model.inputs import Inputs
 
 MODEL = Model(width=16, frequencies=0)
 TRAIN = Train(batch_size=64, learning_rate=1e-2)
@@ -26,7 +27,7 @@ def features(tmp_path_factory):
     return prepared_rows.written(UPath(tmp_path_factory.mktemp("tune") / "features"))
 
 
-def searched(features, folder, settings=SETTINGS):
+def searched(features, folder, settings=SETTINGS, model=MODEL, training=TRAIN):
     out, work = UPath(folder) / "out", UPath(folder) / "out" / "work"
     work.mkdir(parents=True, exist_ok=True)
     events: list[dict[str, object]] = []
@@ -36,7 +37,7 @@ def searched(features, folder, settings=SETTINGS):
         with lock:
             events.append(event)
 
-    record = tune.write(features, MODEL, TRAIN, settings, out, work=work, progress=progress)
+    record = tune.write(features, model, training, settings, out, work=work, progress=progress)
     return record, out, events
 
 
@@ -169,5 +170,104 @@ def test_settings_found_are_put_in_their_places():
 )
 def test_a_range_is_optunas_distribution(range_, expected, inside, outside):
     assert search.distribution(range_) == expected
-    assert search.contains(range_, inside)
-    assert not search.contains(range_, outside)
+    assert space.contains(range_, inside)
+    assert not space.contains(range_, outside)
+
+
+INPUTS = Inputs(numbers=3, categories=(5, 5), outputs=2)
+
+
+def test_auto_tries_what_suits_the_data_and_each_has_its_own_settings():
+    found = space.space(Tune(), Model(name="auto"), Train(), INPUTS, rows=1000)
+    assert found.names == ("trees", "mlp", "resnet", "ft_transformer")
+    assert [start["model.name"] for start in found.starts] == list(found.names)
+    assert all(key.startswith("model.trees.") for key in found.of("trees"))
+    assert not any(key.startswith("model.trees.") for key in found.of("mlp"))
+    many = space.space(Tune(), Model(name="auto"), Train(), INPUTS, rows=10**6)
+    assert many.names == ("trees", "mlp", "resnet")
+
+
+def test_the_jobs_own_dimensions_come_on_top_of_automatic_ones():
+    ranges = {"model.name": {"choice": ["trees", "mlp"]}, "model.width": {"integer": [2, 9]}}
+    asked = Tune.model_validate({"space": ranges})
+    found = space.space(asked, Model(name="auto", width=64), Train(), INPUTS, rows=1000)
+    assert found.names == ("trees", "mlp")
+    assert found.of("mlp")["model.width"] == Range(integer=(2, 9))
+    assert "model.width" not in found.starts[1]  # 64 is outside
+    assert "model.trees.leaves" in found.starts[0]
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_proposals_hold_the_settings_of_their_architecture_alone(algorithm):
+    asked = Tune(algorithm=algorithm, trials=12)
+    wide = space.space(asked, Model(name="auto"), Train(), INPUTS, rows=1000)
+    searcher, ended = search.search(asked, wide, [], "loss"), []
+    for trial in range(12):
+        settings = searcher.suggest(str(trial))
+        name = settings["model.name"]
+        assert settings.keys() == {"model.name", *wide.of(name)}
+        assert all(space.contains(wide.dimension(key), value) for key, value in settings.items())
+        loss = float(name == "mlp")
+        searcher.on_trial_complete(str(trial), {"loss": loss})
+        ended.append({"settings": settings, "loss": loss, "state": "complete"})
+    again = search.search(asked, wide, ended, "loss").suggest("next")
+    assert again not in [trial["settings"] for trial in ended]
+
+
+def test_a_search_for_nothing_is_an_error_of_the_job():
+    job = {"name": "x", "data": {"source": "x", "label": "y"}, "tune": {"trials": 3}}
+    with pytest.raises(ValueError, match=r"tune\.space: say what to search"):
+        Job.model_validate(job)
+    Job.model_validate({**job, "model": {"name": "auto"}})
+
+
+def test_architectures_are_searched_and_their_price_is_told(features, ray_cluster, tmp_path):
+    asked = Tune.model_validate(
+        {
+            "trials": 4,
+            "epochs": 2,
+            "parallel": 2,
+            "space": {"model.name": {"choice": ["trees", "mlp"]}},
+        }
+    )
+    model = Model.model_validate({"name": "auto", "width": 64, "trees": {"rounds": 5}})
+    train = TRAIN.model_copy(update={"price_per_hour": 3600.0})
+    record, out, _ = searched(features, tmp_path, asked, model, train)
+    trials = trials_in(out)
+    names = [trial["settings"]["model.name"] for trial in trials]
+    assert {"trees", "mlp"} <= set(names)
+    best, _ = tune.apply(tune.best(out), model, TRAIN)
+    assert best.name in {"trees", "mlp"}
+    table = record["findings"][0]["tables"][0]
+    assert table["columns"][-1] == "price"
+    for name, count, epochs, score, loss, seconds, price in table["rows"]:
+        own = [trial for trial in trials if trial["settings"]["model.name"] == name]
+        assert count == len(own)
+        assert epochs == sum(trial["epochs"] for trial in own)
+        lowest = min(own, key=lambda trial: trial["validation_loss"])
+        assert score == pytest.approx(lowest["score"], abs=1e-4)
+        assert loss == pytest.approx(lowest["validation_loss"], abs=1e-4)
+        assert price == pytest.approx(seconds, abs=0.06)  # 3,600 an hour is one a second
+
+
+def test_what_matters_is_told_of_the_trials_of_an_architecture():
+    narrow = space.Space(
+        ("mlp",),
+        False,
+        {"model.width": Range(integer=(1, 99)), "train.clip": Range(uniform=(0.1, 2.0))},
+        (),
+    )
+    trials = [
+        {
+            "settings": {"model.width": width, "train.clip": 0.1 + (width * 37 % 19) / 10},
+            "state": "complete",
+            "validation_loss": width / 100,
+            "score": 0.5,
+            "epochs": 1 + width % 2,
+            "seconds": 1.0,
+        }
+        for width in range(1, 99, 4)
+    ]
+    mattered, budget = search_findings.findings(narrow, trials, None)
+    assert [row[0] for row in mattered["tables"][0]["rows"]] == ["model.width", "train.clip"]
+    assert budget["tables"][0]["rows"] == [[2, 25, 50, 25.0]]
