@@ -22,7 +22,7 @@ def rows(inputs: zoo.Inputs, count: int = 5) -> tuple[torch.Tensor, torch.Tensor
     return torch.randn(count, inputs.numbers, generator=generator), categories
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "resnet", "ft_transformer"])
 @pytest.mark.parametrize("frequencies", [0, 4])
 @pytest.mark.parametrize(
     "inputs",
@@ -73,7 +73,7 @@ def test_a_residual_block_adds_to_what_it_is_given():
         torch.testing.assert_close(network(numbers, categories), without_blocks)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "resnet", "ft_transformer"])
 def test_it_exports_to_onnx_for_any_number_of_rows_and_answers_at_once(name, tmp_path):
     network = zoo.build(Model(name=name, width=32), INPUTS).eval()
     path = tmp_path / "model.onnx"
