@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from pyiceberg.catalog.sql import SqlCatalog
 
 from ray_pipeline.data import readers, sources
+from ray_pipeline.deploy.ports import free_ports
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data
 
@@ -152,46 +153,56 @@ def test_an_object_that_vanished(store):
 JOB = """
 name: lake
 storage: s3://lake/storage
-data: {source: s3://lake/in, test: s3://lake/test.parquet, label: label}
-model: {}
+data: {{source: s3://lake/in, test: s3://lake/test.parquet, label: label}}
+model: {{width: 8, depth: 1}}
+train: {{epochs: 1}}
+serve: {{port: {port}, cpus: 0.2}}
 """
 RUN = """
 import json, sys
-import ray
+import httpx, ray
 from ray_pipeline import jobfile, pipeline
+from ray_pipeline.deploy import auth
 
 class Quiet:
     def started(self, stage): pass
     def event(self, stage, event): pass
     def ended(self, stage): pass
 
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
 job = jobfile.read(sys.argv[1])
-records = [pipeline.run(job, Quiet(), until="features") for _ in range(2)]
-print(json.dumps([record["stages"] for record in records]))
+records = [pipeline.run(job, Quiet()) for _ in range(2)]
+answer = httpx.post(records[1]["endpoint"], json={"rows": [{"x": 3, "city": "x"}]},
+                    headers={"X-API-Key": auth.key()}, timeout=30)
+print(json.dumps([*(record["stages"] for record in records), records[1]["bundle"], answer.json()]))
 ray.shutdown()
 """
 
 
-def test_a_job_that_reads_and_stores_there(store, tmp_path):
-    (tmp_path / "job.yaml").write_text(JOB)
+def test_a_whole_job_that_reads_stores_and_answers_from_there(store, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB.format(port=free_ports(1)[0]))
     for name, part in {"in/1": TABLE[:200], "in/2": TABLE[200:], "test": TABLE[::7]}.items():
         with store.open(f"lake/{name}.parquet", "wb") as file:
             pq.write_table(part, file)
     store.pipe("lake/in/3.csv", b"x,city,label\n1,x,yes\n2,x\n")
 
     command = [sys.executable, "-c", RUN, str(tmp_path / "job.yaml")]
-    environment = os.environ | {"RAY_PIPELINE_HOME": str(tmp_path / "home")}
+    home, cache = str(tmp_path / "home"), tmp_path / "cache"
+    environment = os.environ | {"RAY_PIPELINE_HOME": home, "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stderr + done.stdout
 
-    first, second = json.loads(done.stdout.splitlines()[-1])
-    assert [stage["name"] for stage in first] == ["clean", "split", "features"]
+    first, second, bundle, answer = json.loads(done.stdout.splitlines()[-1])
+    stages = ["clean", "split", "features", "train", "evaluate", "export", "deploy"]
+    assert [stage["name"] for stage in first] == stages
     cleaned = first[0]
     assert cleaned["rows_in"] == 402 + 58
     assert cleaned["rows_out"] + cleaned["rows_quarantined"] == cleaned["rows_in"]
-    assert [stage["cached"] for stage in first + second] == [False] * 3 + [True] * 3
+    assert [stage["cached"] for stage in first + second] == [False] * 7 + [True] * 7
+    assert bundle.startswith("s3://lake/storage/lake/bundles/")
+    assert answer["predictions"][0]["label"] in {"yes", "no"}
+    assert [path.name for path in cache.glob("ray_pipeline/bundles/*/*.onnx")] == ["model.onnx"]
     s3fs.S3FileSystem.clear_instance_cache()
     stored = store.find("lake/storage")
     assert {name.split("/")[-1] for name in stored} >= {"run.json", "report.html", "stage.json"}

@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from small_bundles import FEATURES, raw_rows
 from upath import UPath
 
+from ray_pipeline import jobfile
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.deploy import batch, runtime, sinks
 from ray_pipeline.errors import BundleError, DataError, UsageError
+from ray_pipeline.job import Source
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -257,3 +261,34 @@ def test_an_output_in_an_object_store():
     with target.open("rb") as file:
         assert pq.read_table(file)["a"].to_pylist() == [1, 2]
     assert not UPath("memory://outputs/out.parquet.part").exists()
+
+
+def test_a_databases_table_and_a_query(classifier, tmp_path):
+    table = table_of(40)
+    url = f"sqlite:///{tmp_path}/rows.db"
+    frame = table.to_pandas().assign(amount=range(40))
+    engine = sa.create_engine(url)
+    frame.to_sql("rows", engine, index=False)
+    with engine.begin() as connection:  # SQLite takes any value in any column
+        connection.execute(sa.text("UPDATE rows SET age = 'old' WHERE id = 'id7'"))
+    output = str(tmp_path / "out.parquet")
+    record = batch.predicted(str(classifier.bundle.path), Source(url=url, table="rows"), output)
+    assert (record["rows_in"], record["rows_out"]) == (40, 39)
+    found = pq.read_table(output)
+    kept = table.filter(pc.not_equal(table["id"], "id7"))
+    assert found["id"].to_pylist() == kept["id"].to_pylist()
+    assert found.schema.field("amount").type == pa.int64()
+    wanted = expected(classifier.bundle, kept)
+    assert np.allclose(
+        probabilities(found, classifier.bundle), wanted, atol=tolerance(classifier.bundle)
+    )
+    some = jobfile.source(url, query="SELECT * FROM rows WHERE amount >= 30")
+    assert batch.predicted(str(classifier.bundle.path), some, output)["rows_out"] == 10
+
+
+def test_an_input_that_no_job_could_name(tmp_path):
+    with pytest.raises(UsageError, match="holds a password") as raised:
+        jobfile.source("postgresql://u:hunter2@h/d", table="t")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(UsageError, match="need the URL of a database"):
+        jobfile.source("rows.csv", table="t")
