@@ -20,7 +20,7 @@ from ray_pipeline.model.robustness import Attack
 from ray_pipeline.model.sample import Sample
 
 Loss = Callable[[Tensor], Tensor]
-"""From inputs [N, …] to the summed loss of the rows, which do not touch each other."""
+"""From inputs [N, …] to the losses [N] of the rows, which do not touch each other."""
 
 
 def fgsm(loss: Loss, inputs: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -29,23 +29,37 @@ def fgsm(loss: Loss, inputs: Tensor, epsilon: float | Tensor) -> Tensor:
     `epsilon` may be a tensor that broadcasts to `inputs`, 0 where nothing may move.
     Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572.
     """
-    return inputs + epsilon * _gradient(loss, inputs).sign()
+    return inputs + epsilon * _graded(loss, inputs)[1].sign()
 
 
 def pgd(loss: Loss, inputs: Tensor, epsilon: float | Tensor, steps: int, seed: int) -> Tensor:
     """Inputs moved by at most `epsilon` each: `steps` steps of FGSM from a random start.
 
-    A step is 2.5 epsilon / steps, so that the edge can be reached from anywhere.
+    A step is 2.5 epsilon / steps, so that the edge can be reached from anywhere. Each row stays
+    where its loss was highest, which on a bumpy slope need not be the last step; the inputs
+    themselves and FGSM's answer are among the places.
     Madry et al. (2018), https://arxiv.org/abs/1706.06083.
     """
     generator = torch.Generator().manual_seed(seed)
     draw = 2 * torch.rand(inputs.shape, generator=generator) - 1
-    moved = inputs + epsilon * draw.to(inputs)
     low, high = inputs - epsilon, inputs + epsilon
+    worst, highest = inputs, loss(inputs).detach()
+
+    def worse(moved: Tensor, losses: Tensor) -> None:
+        nonlocal worst, highest
+        rises = (losses > highest).view(-1, *[1] * (inputs.dim() - 1))
+        worst, highest = torch.where(rises, moved, worst), torch.maximum(losses, highest)
+
+    leap = fgsm(loss, inputs, epsilon)
+    worse(leap, loss(leap).detach())
+    moved = inputs + epsilon * draw.to(inputs)
     for _ in range(steps):
-        step = fgsm(loss, moved, 2.5 * epsilon / steps)
+        losses, gradient = _graded(loss, moved)
+        worse(moved, losses)
+        step = moved + 2.5 * epsilon / steps * gradient.sign()
         moved = torch.minimum(torch.maximum(step, low), high)
-    return moved
+    worse(moved, loss(moved).detach())
+    return worst
 
 
 def attacking(
@@ -63,7 +77,7 @@ def attacking(
         return None
 
     def attack(kind: str, size: float) -> Floats:
-        moved = inputs[name].float()
+        moved = inputs[name].float().clone()
         for places, part in batches.chunks(inputs):
             loss = _loss(model, part, name, labels[places], statistics)
             if kind == "fgsm":
@@ -97,9 +111,9 @@ def _loss(
     def loss(moved: Tensor) -> Tensor:
         logits = model(**{**inputs, name: moved})
         if known.classes is not None:
-            return cross_entropy(logits, labels, reduction="sum")
+            return cross_entropy(logits, labels, reduction="none")
         errors: Tensor = logits[:, 0] - (labels - known.mean) / (known.deviation or 1.0)
-        return errors.square().sum()
+        return errors.square()
 
     return loss
 
@@ -111,8 +125,10 @@ def _reached(model: nn.Module, inputs: Inputs, name: str) -> bool:
     return logits.requires_grad
 
 
-def _gradient(loss: Loss, inputs: Tensor) -> Tensor:
+def _graded(loss: Loss, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses [N] at `inputs`, and their gradient there."""
     with torch.enable_grad():
         leaf = inputs.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
-    return gradient
+        losses = loss(leaf)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), gradient

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray_pipeline.model import judgement, metrics
 from ray_pipeline.model.metrics import Floats, Integers, percentiles, resampled, resampled_means
 
-_BINS = 128  # of a model's scores; both models' together are counted
+_BINS = 64  # of a model's scores; both models' together are counted
 _MOST_CLASSES = 32  # whose confusions are resampled; of more, only accuracy is
 
 

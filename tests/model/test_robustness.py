@@ -63,6 +63,21 @@ def test_of_a_linear_network_the_worst_is_known(kind: str, size: float) -> None:
         assert found == pytest.approx(expected, abs=0.01)
 
 
+def test_more_room_never_helps_and_pgd_is_never_milder_than_fgsm() -> None:
+    class Bumpy(Linear):
+        def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+            yes = (30 * numbers[:, :1]).sin() + numbers[:, :1]
+            return torch.cat([-yes, yes], 1)
+
+    tried, attacking = attacked(Bumpy())
+    own = np.arange(len(tried.labels)), tried.labels
+    whole = tried.answers(tried.rows)[own]
+    for size in (0.02, 0.1, 0.5):
+        harsh, mild = attacking("pgd", size)[own], attacking("fgsm", size)[own]
+        assert (harsh <= mild + 1e-6).all()
+        assert (harsh <= whole + 1e-6).all()
+
+
 def test_values_are_attacked_by_their_squared_error() -> None:
     tried, attacking = attacked(Linear(outputs=1), regression=True)
     exact = tried.answers(tried.rows)
