@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
+import tiny_encoder
 import torch
 from prepared_rows import written
 from torch import nn
 from torch.nn.functional import cross_entropy, softmax
 from upath import UPath
 
+from ray_pipeline.data.encoders import tokens
 from ray_pipeline.job import Distill, Model, Train
-from ray_pipeline.model import distill, train
+from ray_pipeline.job.features import ColumnFeatures
+from ray_pipeline.model import distill, train, zoo
 from ray_pipeline.model.feed import Rows
 
-TRAINING = Train(epochs=2, batch_size=64, workers=0, learning_rate=0.01)
+TRAINING = Train(epochs=2, batch_size=64, workers=0, learning_rate=0.01, patience=9)
 
 
 def test_soft_targets_are_those_of_hinton():
@@ -36,6 +39,26 @@ def test_soft_targets_are_those_of_hinton():
 def test_of_values_the_squared_difference():
     found = distill.soft_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]]), 2.0)
     assert found.tolist() == [4.0, 0.0]
+
+
+def test_a_student_of_an_encoder_has_layers_of_the_tuned_one(tmp_path):
+    base = tiny_encoder.saved(tmp_path)
+    read = tokens.fitted("review", ColumnFeatures(text="tokens", encoder=base, longest=8))
+    inputs = zoo.Inputs(numbers=0, categories=(), outputs=2, tokens=read)
+    whole = Model(name="encoder")
+    teacher, student = (
+        zoo.build(model, inputs) for model in (whole, whole.model_copy(update={"layers": 2}))
+    )
+    with torch.no_grad():
+        for weight in teacher.parameters():
+            weight.add_(0.1)
+    copied = distill.inherit(student, teacher.state_dict())
+    assert set(copied) == set(student.state_dict())
+    count = len(teacher.backbone.encoder.layer)
+    for mine, theirs in ((0, 0), (1, count - 1)):
+        found = student.backbone.encoder.layer[mine].state_dict()
+        expected = teacher.backbone.encoder.layer[theirs].state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 class Stack(nn.Module):
