@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto, TensorProto, helper
 
-from ray_pipeline.data.encoders import category, date, number, target, text
+from ray_pipeline.data.encoders import category, date, number, sentences, target, text
 from ray_pipeline.data.encoders.build import ML, RUNTIME, Build
 from ray_pipeline.data.statistics import Statistics
 
@@ -33,15 +33,18 @@ def onnx_graph(statistics: Statistics) -> ModelProto:
     doubles += [column.name for column in statistics.dates]
     strings = [column.name for column in statistics.categories]
     strings += [column.name for column in statistics.texts]
+    tokens = [column.name for column in statistics.sentences]
     inputs = [_value(name, TensorProto.DOUBLE) for name in doubles]
     inputs += [_value(name, TensorProto.STRING) for name in strings]
+    inputs += [_value(name, TensorProto.INT64, f"T {name}") for name in tokens]
+    taken = doubles + strings + tokens
     outputs = []
     if statistics.number_width:
-        numbers = _free("numbers", doubles + strings)
+        numbers = _free("numbers", taken)
         build.beside(_numbers(build, statistics), numbers)
         outputs.append(_value(numbers, TensorProto.FLOAT, statistics.number_width))
     if statistics.category_sizes:
-        categories = _free("categories", doubles + strings)
+        categories = _free("categories", taken)
         build.columns(_categories(build, statistics), categories)
         outputs.append(_value(categories, TensorProto.INT64, len(statistics.category_sizes)))
     graph = helper.make_graph(build.nodes, "features", inputs, outputs, build.constants)
@@ -60,7 +63,7 @@ def _opsets(build: Build) -> list[Any]:
     return [helper.make_opsetid("", OPSET), *own]
 
 
-def _value(name: str, kind: int, *shape: int) -> Any:
+def _value(name: str, kind: int, *shape: int | str) -> Any:
     return helper.make_tensor_value_info(name, kind, ["N", *shape])
 
 
@@ -84,6 +87,8 @@ def _numbers(build: Build, statistics: Statistics) -> list[str]:
     for written in statistics.texts:
         if written.terms:
             blocks.append(text.encoded_node(build, written))
+    for meant in statistics.sentences:
+        blocks.append(sentences.encoded_node(build, meant))
     return blocks
 
 

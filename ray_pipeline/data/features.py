@@ -14,9 +14,18 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import balance, fitting, parts
+from ray_pipeline.data import balance, fitting, parts, sentence_pool
 from ray_pipeline.data.balance import Weights
-from ray_pipeline.data.encoders import category, date, image, number, target, text, tokens
+from ray_pipeline.data.encoders import (
+    category,
+    date,
+    image,
+    number,
+    sentences,
+    target,
+    text,
+    tokens,
+)
 from ray_pipeline.data.encoders.category import Codes
 from ray_pipeline.data.fitting import Fitted
 from ray_pipeline.data.matrices import matrices, packed, pictures
@@ -24,6 +33,7 @@ from ray_pipeline.data.statistics import (
     CategoryStatistics,
     DateStatistics,
     LabelStatistics,
+    SentenceStatistics,
     Statistics,
     TextStatistics,
 )
@@ -122,8 +132,16 @@ def write_sides(
     weights = None
     if data.balance is not None:
         weights = balance.fitted(sides["train"], data.balance, schema)
-    work = partial(_prepared, fitted=fitted, schema=schema, weights=weights, out=out)
-    written = parts.results(items, work)
+    vectors = None
+    if statistics.sentences:
+        vectors = out / "vectors"
+        sentence_pool.written([path for _, path in items], statistics.sentences, vectors)
+    work = partial(
+        _prepared, fitted=fitted, schema=schema, weights=weights, vectors=vectors, out=out
+    )
+    written = parts.results(list(enumerate(items)), work)
+    if vectors:
+        vectors.fs.rm(vectors.path, recursive=True)
     return {
         "rows_in": sum(written),
         "rows_out": sum(written),
@@ -145,14 +163,24 @@ def load(path: UPath) -> Statistics:
 
 
 def _prepared(
-    item: tuple[str, UPath], fitted: Fitted, schema: Schema, weights: Weights | None, out: UPath
+    item: tuple[int, tuple[str, UPath]],
+    *,
+    fitted: Fitted,
+    schema: Schema,
+    weights: Weights | None,
+    vectors: UPath | None,
+    out: UPath,
 ) -> int:
     """Write one file's rows as a model reads them, those of training weighed; their number."""
-    side, path = item
+    number, (side, path) = item
     # Weights and folds look at the values of each row.
     plain = weights is not None or bool(fitted.folds)
     codes = [column.name for column in fitted.statistics.encoded("index")]
     rows = parts.read(path, dictionaries=[] if plain else codes)
+    if vectors is not None and len(rows):
+        made = sentence_pool.vectors(vectors, number)
+        for name in made.column_names:
+            rows = rows.append_column(name, made[name])
     training = side == "train"
     transform = compiled_arrow(fitted.statistics, fitted.folds if training else None)
 
@@ -183,7 +211,8 @@ def compiled_arrow(
 
     `numbers` FixedSizeList<float32>[number_width] and `categories` FixedSizeList<int32>[C], as
     Statistics describes them, of which rows of an image or of tokens alone have none; `tokens`
-    List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index int64, or the value float32.
+    List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index
+    int64, or the value float32.
 
     Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
     found: their target encodings are learned from the other folds.
@@ -268,11 +297,16 @@ def _plain(statistics: Statistics, folds: Mapping[str, target.Encodings]) -> lis
         encoded = text.encoding(column)
         return lambda rows, _: encoded(rows[column.name])
 
+    def meant(column: SentenceStatistics) -> Block:
+        encoded = sentences.encoding(column)
+        return lambda rows, _: encoded(rows)
+
     return [
         *(dated(column) for cyclic in (True, False) for column in statistics.dated(cyclic)),
         *(one_hot(column) for column in statistics.encoded("onehot")),
         *(targeted(column) for column in statistics.encoded("target")),
         *(written(column) for column in statistics.texts if column.terms),
+        *(meant(column) for column in statistics.sentences),
     ]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import parts, summary
-from ray_pipeline.data.encoders import category, image, number, target, text, tokens
+from ray_pipeline.data.encoders import category, image, number, sentences, target, text, tokens
 from ray_pipeline.data.encoders.image import Colours
 from ray_pipeline.data.encoders.target import Encodings
 from ray_pipeline.data.hashing import column_sums, shares
@@ -93,6 +93,10 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
         ),
         dates=dates,
         texts=_texts(found, data.features, schema),
+        sentences=tuple(
+            sentences.fitted(column.name, data.features.of(column.name))
+            for column in _written(schema, data.features, "embedding")
+        ),
         tokens=_tokens(data.features, schema),
         image=_image(found, data.features),
         label=label,

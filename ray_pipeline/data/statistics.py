@@ -145,6 +145,16 @@ class TokenStatistics(_Frozen):
     longest: int
 
 
+class SentenceStatistics(TokenStatistics):
+    """A text column that is read as the vector of its meaning, `width` numbers of length 1."""
+
+    width: int
+
+    @property
+    def number_width(self) -> int:
+        return self.width
+
+
 class LabelStatistics(_Frozen):
     """The label: its classes in sorted order with their counts, or None for a regression."""
 
@@ -160,10 +170,10 @@ class Statistics(_Frozen):
 
     The model reads `numbers` [N, number_width] float32: the value of each of `scaled`, then a 0/1
     flag for each of `flagged`, which together are the `embedded_width` first; then, as they are,
-    the parts of dates, one-hot categories, target encodings and terms of texts. And `categories`
-    [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of `binned`. Besides,
-    or instead where a row has nothing else, `tokens` [N, T] of a text and the pixels of an `image`
-    [N, H, W, C] uint8.
+    the parts of dates, one-hot categories, target encodings, terms and vectors of texts. And
+    `categories` [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of
+    `binned`. Besides, or instead where a row has nothing else, `tokens` [N, T] of a text and the
+    pixels of an `image` [N, H, W, C] uint8.
     """
 
     rows: int
@@ -171,6 +181,7 @@ class Statistics(_Frozen):
     categories: tuple[CategoryStatistics, ...]
     dates: tuple[DateStatistics, ...] = ()
     texts: tuple[TextStatistics, ...] = ()
+    sentences: tuple[SentenceStatistics, ...] = ()
     image: ImageStatistics | None = None
     tokens: TokenStatistics | None = None
     label: LabelStatistics
@@ -225,6 +236,7 @@ class Statistics(_Frozen):
         plain = [column.number_width for column in self.dates]
         plain += [column.number_width for column in self.categories]
         plain += [column.number_width for column in self.texts]
+        plain += [column.number_width for column in self.sentences]
         return self.embedded_width + sum(plain)
 
     @property

@@ -71,7 +71,7 @@ def predicted(path: str, source: str | Source, output: str) -> dict[str, Any]:
             schema=schema,
             types=types,
             treated=treatment.of_requests(opened.manifest.schema, opened.manifest.privacy),
-            tokens=texts.tokens_of(opened),
+            tokens=texts.columns_of(opened),
         ),
         **parts.ARROW,
     )
@@ -197,7 +197,7 @@ def _predicted(
     schema: Schema,
     types: Mapping[str, pa.DataType],
     treated: Callable[[runtime.Columns], runtime.Columns] | None,
-    tokens: TokenStatistics | None,
+    tokens: Sequence[TokenStatistics],
 ) -> pa.Table:
     """Typed rows with their predictions and, after them, the quarantined ones.
 

@@ -15,9 +15,8 @@ from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import feature_graph
 from ray_pipeline.data import features as prepared
-from ray_pipeline.data.encoders import tokens
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.deploy import card, graph, measure
+from ray_pipeline.deploy import card, graph, measure, texts
 from ray_pipeline.errors import BundleError, GateRefused
 from ray_pipeline.job import Compress
 from ray_pipeline.model import compress, quantize, train
@@ -86,7 +85,7 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         networks=networks or [],
         compression=table,
         lineage=lineage,
-        base_model=statistics.tokens.base if statistics.tokens else None,
+        base_model=", ".join(column.base for column in texts.tokenized(statistics)) or None,
     )
     sizes = _written(out / "bundle", manifest, statistics, forms[taken])
     return {
@@ -104,14 +103,8 @@ def _written(
     out: UPath, manifest: Manifest, statistics: Statistics, model: bytes
 ) -> dict[str, int]:
     """Write the bundle, and return its files' sizes in bytes."""
-    told, tokenizer = statistics, {}
-    if statistics.tokens is not None:
-        tokenizer = {tokens.FILE: statistics.tokens.tokenizer}
-        alone = statistics.tokens.model_copy(update={"tokenizer": ""})
-        told = statistics.model_copy(update={"tokens": alone})
     written = {
-        **tokenizer,
-        "statistics.json": told.model_dump_json(indent=1),
+        **texts.files_of(statistics),
         "README.md": card.readme(manifest, statistics.rows, statistics.label.name),
         **card.mlflow_files(manifest),
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, compose, helper
 from torch import Tensor, nn
 
+from ray_pipeline.data import onnx_export
 from ray_pipeline.data.matrices import Matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
-from ray_pipeline.errors import JobError
 from ray_pipeline.model import batches
 
 PREFIX = "model/"
@@ -46,40 +44,8 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
     """
     names = statistics.inputs
     example = _example(statistics)
-    # One object for all inputs: they share the number of rows.
-    rows = torch.export.Dim("rows")
-    shapes = {name: {0: rows} for name in names}
-    if "tokens" in shapes:
-        shapes["tokens"][1] = torch.export.Dim("length", min=2)
-    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = noisy.level
-    try:
-        noisy.setLevel(logging.ERROR)  # it warns of torchvision's absence, which is meant
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about itself
-            program = torch.onnx.export(
-                _Predicting(network, statistics.label, names).eval(),
-                tuple(example[name] for name in names),
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(names),
-                output_names=["output"],
-                dynamic_shapes=(tuple(shapes[name] for name in names),),
-                external_data=False,
-                verbose=False,
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        raise JobError(
-            f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}",
-            where="model.name",
-            expected="a forward() of torch operations on tensors, for any number of rows",
-            hint="`torch.onnx.export(..., report=True)` on the network says which operation it is",
-        ) from error
-    finally:
-        noisy.setLevel(level)
-    if program is None:
-        raise AssertionError("torch.onnx.export(dynamo=True) returns a program")
-    return _bare(program.model_proto)
+    inputs = {name: example[name] for name in names}
+    return onnx_export.graph_of(_Predicting(network, statistics.label, names), inputs, opset)
 
 
 def torch_outputs(network: nn.Module, statistics: Statistics) -> Callable[[Matrices], NDArray[Any]]:
@@ -177,21 +143,3 @@ def opset_of(model: ModelProto) -> int:
     return int(
         next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     )
-
-
-def _bare(model: ModelProto) -> ModelProto:
-    """`model` without the exporter's notes, which hold source lines and paths of this machine."""
-    del model.metadata_props[:]
-    model.doc_string = ""
-    graph = model.graph
-    for noted in (
-        graph,
-        *graph.node,
-        *graph.input,
-        *graph.output,
-        *graph.initializer,
-        *graph.value_info,
-    ):
-        del noted.metadata_props[:]
-        noted.doc_string = ""
-    return model

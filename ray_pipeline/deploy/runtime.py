@@ -72,7 +72,7 @@ class Predictor:
             output: NDArray[np.float32] = self._session.run(outputs, columns)[0]
             return output
 
-        self._run = texts.reading(run, texts.tokens_of(bundle))
+        self._run = texts.reading(run, texts.columns_of(bundle))
         self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
         self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
 
@@ -194,8 +194,7 @@ def _texts(values: pa.ChunkedArray, schema: Schema) -> NDArray[np.object_]:
 def _check_inputs(loaded: onnxruntime.InferenceSession, bundle: Bundle) -> None:
     found = {value.name: value.type for value in loaded.get_inputs()}
     wanted = {column.name: _ONNX_TYPES[column.kind] for column in bundle.manifest.schema.features}
-    if (tokens := texts.tokens_of(bundle)) is not None:
-        wanted[tokens.name] = "tensor(int64)"
+    wanted |= {column.name: "tensor(int64)" for column in texts.columns_of(bundle)}
     if found != wanted:
         name = sorted({name for name, _ in found.items() ^ wanted.items()})[0]
         raise BundleError(

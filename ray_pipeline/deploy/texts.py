@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+import json
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.data.encoders.tokens import FILE, tokenizing
-from ray_pipeline.data.matrices import PADDING
-from ray_pipeline.data.statistics import TokenStatistics
+from ray_pipeline.data.encoders.tokens import FILE, reading
+from ray_pipeline.data.statistics import Statistics, TokenStatistics
 
-Columns = dict[str, NDArray[Any]]
-Run = Callable[[Columns], NDArray[Any]]
+__all__ = ["columns_of", "files_of", "reading", "tokenized"]
 
-CHUNK = 32
-"""Texts that are read at a time, of about one length."""
+STATISTICS = "statistics.json"
 
 
-def tokens_of(bundle: Bundle) -> TokenStatistics | None:
-    """What the network knows of its text column, if it reads one as tokens."""
-    found = (bundle.manifest.model.get("inputs") or {}).get("tokens")
-    if not found:
-        return None
-    content = (bundle.path / FILE).read_text(encoding="utf-8")
-    return TokenStatistics.model_validate({**found, "tokenizer": content})
+def tokenized(statistics: Statistics) -> tuple[TokenStatistics, ...]:
+    """The columns that a graph is given as tokens: those of the network, or of an encoder before
+    it."""
+    return (*statistics.sentences, *([statistics.tokens] if statistics.tokens else []))
 
 
-def reading(run: Run, column: TokenStatistics | None) -> Run:
-    """`run`, which takes tokens [N, T] for a column, as a function that takes its texts [N].
+def files_of(statistics: Statistics) -> dict[str, str]:
+    """The texts of `statistics.json` and of the tokenizers beside it, which it names."""
+    contents = list(dict.fromkeys(column.tokenizer for column in tokenized(statistics)))
+    names = [FILE, *(f"tokenizer-{number}.json" for number in range(1, len(contents)))]
+    named = dict(zip(contents, names, strict=False))
 
-    Texts of about one length go through the graph together, few at a time: what they need of
-    memory and time follows the longest. Their outputs [N, …] come in the order of the texts.
-    """
-    if column is None:
-        return run
-    tokenize, name = tokenizing(column), column.name
+    def apart(column: TokenStatistics) -> TokenStatistics:
+        return column.model_copy(update={"tokenizer": named[column.tokenizer]})
 
-    def read(columns: Columns) -> NDArray[Any]:
-        texts = tokenize(columns[name])
-        order = np.argsort([len(each) for each in texts], kind="stable")
-        parts = [
-            run({other: columns[other][places] for other in columns if other != name} | made)
-            for places, made in _chunks(texts, order, name)
-        ]
-        outputs = np.concatenate(parts)
-        outputs[order] = outputs.copy()
-        return outputs
-
-    return read
+    told = statistics.model_copy(
+        update={
+            "sentences": tuple(map(apart, statistics.sentences)),
+            "tokens": statistics.tokens and apart(statistics.tokens),
+        }
+    )
+    texts = {name: content for content, name in named.items()}
+    return {STATISTICS: told.model_dump_json(indent=1), **texts}
 
 
-def _chunks(
-    texts: list[list[int]], order: NDArray[np.int64], name: str
-) -> Iterator[tuple[NDArray[np.int64], Columns]]:
-    for start in range(0, len(order) or 1, CHUNK):
-        places = order[start : start + CHUNK]
-        # Two tokens at least: a graph may have been made for more than one.
-        longest = max((len(texts[place]) for place in places), default=0)
-        matrix = np.full((len(places), max(longest, 2)), PADDING, np.int64)
-        for row, place in enumerate(places):
-            matrix[row, : len(texts[place])] = texts[place]
-        yield places, {name: matrix}
+def columns_of(bundle: Bundle) -> list[TokenStatistics]:
+    """The columns that a bundle's graph is given as tokens, with their tokenizers."""
+    if STATISTICS not in bundle.manifest.files:
+        return []
+    found = json.loads((bundle.path / STATISTICS).read_text(encoding="utf-8"))
+    fields = TokenStatistics.model_fields
+    columns = [*found.get("sentences", ()), *([found["tokens"]] if found.get("tokens") else [])]
+    return [
+        TokenStatistics(
+            **{name: value for name, value in column.items() if name in fields}
+            | {"tokenizer": (bundle.path / column["tokenizer"]).read_text(encoding="utf-8")}
+        )
+        for column in columns
+    ]

@@ -46,13 +46,16 @@ class ColumnFeatures(Settings):
         True, description="Whether a part is a sine and a cosine, so that December meets January."
     )
     trend: bool = Field(True, description="Whether a date is also a number, for what grows.")
-    text: Literal["tfidf", "tokens"] = Field(
+    text: Literal["tfidf", "embedding", "tokens"] = Field(
         "tfidf",
         description="Of a text. `tfidf`: how often it has each term, rare ones counting more; "
-        "`tokens` are what the model `encoder` reads.",
+        "`embedding`: the vector that a sentence encoder makes of it; `tokens` are what the model "
+        "`encoder` reads.",
     )
     encoder: str | None = Field(
-        None, description="Whose tokens: a folder or a hub's id, with tokenizer.json."
+        None,
+        description="Of `embedding` and `tokens`: a folder or a hub's id, with config.json, "
+        "model.safetensors and tokenizer.json.",
     )
     longest: int = Field(128, ge=2, le=8192, description="Most tokens that are kept of a text.")
     terms: int = Field(1000, ge=1, le=50_000, description="Most frequent terms kept of a text.")
@@ -73,8 +76,8 @@ class ColumnFeatures(Settings):
             raise ValueError("`buckets` needs `encode: hash`")
         if "smoothing" in self.model_fields_set and self.encode != "target":
             raise ValueError("`smoothing` needs `encode: target`")
-        if (self.text == "tokens") != (self.encoder is not None):
-            raise ValueError("`text: tokens` and `encoder` go together")
+        if (self.text == "tfidf") != (self.encoder is None):
+            raise ValueError("`text: tokens` or `embedding` and `encoder` go together")
         if not self.parts and not self.trend:
             raise ValueError("a date without `parts` and without `trend` is nothing")
         return self

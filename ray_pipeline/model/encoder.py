@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ray_pipeline.data.encoders import pretrained
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Model
 from ray_pipeline.model.inputs import Inputs
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
                 where="model.name: encoder",
                 expected="a text column with `text: tokens` under `data.features.columns`",
             )
-        self.backbone = _backbone(model.base or inputs.tokens.base)
+        self.backbone = pretrained.backbone(model.base or inputs.tokens.base)
         if model.layers is not None:
             _keep_layers(self.backbone, model.layers)
         if model.lora is not None:
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         self, tokens: Tensor, numbers: Tensor | None = None, categories: Tensor | None = None
     ) -> Tensor:
         """Logits [N, K] of tokens [N, T], -1 after a text's end; numbers [N, F], categories."""
-        pooled = self.dropout(pooled_mean(self.backbone, tokens))
+        pooled = self.dropout(pretrained.pooled_mean(self.backbone, tokens))
         if numbers is not None and categories is not None:
             pooled = torch.cat([pooled, self.embedded(numbers, categories)], dim=1)
         logits: Tensor = self.head(pooled)
@@ -60,40 +60,6 @@ class Encoder(nn.Module):
         if hasattr(self.backbone, "merge_and_unload"):
             self.backbone = self.backbone.merge_and_unload()
         return self
-
-
-def pooled_mean(backbone: nn.Module, tokens: Tensor) -> Tensor:
-    """The mean [N, width] of the hidden states of each text's tokens [N, T]."""
-    mask = (tokens >= 0).long()
-    hidden: Tensor = backbone(
-        input_ids=tokens.clamp(min=0), attention_mask=mask
-    ).last_hidden_state
-    weight = mask.unsqueeze(2).to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
-
-
-def _backbone(base: str) -> Any:
-    """An encoder in a local folder or of a hub's id; its weights are safetensors, not pickled."""
-    try:
-        import transformers
-    except ModuleNotFoundError:
-        raise _absent("transformers") from None
-    local = Path(base).is_dir()
-    try:
-        config = transformers.AutoConfig.from_pretrained(base, local_files_only=local)
-        transformers.utils.logging.disable_progress_bar()
-        network = transformers.AutoModel.from_pretrained(
-            base, config=config, local_files_only=local, use_safetensors=True, dtype=torch.float32
-        )
-    except (OSError, ValueError) as error:
-        raise JobError(
-            f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
-            where="model.base",
-            expected="a folder or a hub's id with config.json and model.safetensors",
-        ) from error
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # it reads the first token alone, and would not be trained
-    return network
 
 
 def _keep_layers(backbone: Any, count: int) -> None:
@@ -121,7 +87,7 @@ def _adapted(backbone: Any, model: Model) -> Any:
     try:
         import peft
     except ModuleNotFoundError:
-        raise _absent("peft") from None
+        raise pretrained.absent("peft") from None
     assert model.lora is not None
     settings = peft.LoraConfig(
         r=model.lora.rank,
@@ -130,11 +96,3 @@ def _adapted(backbone: Any, model: Model) -> Any:
         target_modules="all-linear",
     )
     return peft.get_peft_model(backbone, settings)
-
-
-def _absent(library: str) -> JobError:
-    return JobError(
-        f"{library} is not installed",
-        where="model.name: encoder",
-        hint="pip install 'ray-pipeline[text]'",
-    )

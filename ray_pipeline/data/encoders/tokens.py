@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from ray_pipeline.data.matrices import PADDING
 from ray_pipeline.data.statistics import TokenStatistics
 from ray_pipeline.errors import JobError
 from ray_pipeline.job.features import ColumnFeatures
@@ -19,6 +21,12 @@ FILE = "tokenizer.json"
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens of each, its first and last special ones included."""
+
+Columns = dict[str, NDArray[Any]]
+Run = Callable[[Columns], NDArray[Any]]
+
+CHUNK = 32
+"""Texts that are read at a time, of about one length."""
 
 
 def fitted(name: str, settings: ColumnFeatures) -> TokenStatistics:
@@ -98,6 +106,43 @@ def encoding(column: TokenStatistics) -> Callable[[pa.ChunkedArray], pa.Array]:
         return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, pa.int32()))
 
     return encoded
+
+
+def reading(run: Run, columns: Sequence[TokenStatistics]) -> Run:
+    """`run`, which takes tokens [N, T] for some columns, as a function that takes their texts [N].
+
+    Texts of about one length go through the graph together, few at a time: what they need of
+    memory and time follows the longest. Their outputs [N, …] come in the order of the texts.
+    """
+    if not columns:
+        return run
+    tokenize = {column.name: tokenizing(column) for column in columns}
+
+    def read(given: Columns) -> NDArray[Any]:
+        texts = {name: tokens(given[name]) for name, tokens in tokenize.items()}
+        order = np.argsort(
+            [sum(map(len, row)) for row in zip(*texts.values(), strict=True)], kind="stable"
+        )
+        parts = []
+        for start in range(0, len(order) or 1, CHUNK):
+            places = order[start : start + CHUNK]
+            rest = {name: given[name][places] for name in given if name not in texts}
+            made = {name: _matrix([texts[name][place] for place in places]) for name in texts}
+            parts.append(run(rest | made))
+        outputs = np.concatenate(parts)
+        found = np.empty_like(outputs)
+        found[order] = outputs
+        return found
+
+    return read
+
+
+def _matrix(texts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Tokens [N, T]: of two or more columns, as a graph is made for more than one."""
+    matrix = np.full((len(texts), max(2, *map(len, texts), 2)), PADDING, np.int64)
+    for row, tokens in enumerate(texts):
+        matrix[row, : len(tokens)] = tokens
+    return matrix
 
 
 def _absent() -> JobError:

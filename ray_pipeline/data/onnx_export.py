@@ -1,0 +1,76 @@
+"""A torch module as an ONNX graph for any number of rows."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from ray_pipeline.errors import JobError
+
+
+def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> ModelProto:
+    """`module`, whose forward(*inputs) takes those of `example`, as ONNX with one `output`.
+
+    Each input is [N, …] for any N; `tokens` are [N, T] for any T of two or more.
+
+    Raises:
+        JobError: the module does something that has no ONNX counterpart.
+    """
+    # One object for all inputs: they share the number of rows.
+    rows = torch.export.Dim("rows")
+    shapes = {name: {0: rows} for name in example}
+    if "tokens" in shapes:
+        shapes["tokens"][1] = torch.export.Dim("length", min=2)
+    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = noisy.level
+    try:
+        noisy.setLevel(logging.ERROR)  # it warns of torchvision's absence, which is meant
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(example.values()),
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(example),
+                output_names=["output"],
+                dynamic_shapes=(tuple(shapes.values()),),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise JobError(
+            f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}",
+            where="model.name",
+            expected="a forward() of torch operations on tensors, for any number of rows",
+            hint="`torch.onnx.export(..., report=True)` on the network says which operation it is",
+        ) from error
+    finally:
+        noisy.setLevel(level)
+    if program is None:
+        raise AssertionError("torch.onnx.export(dynamo=True) returns a program")
+    return _bare(program.model_proto)
+
+
+def _bare(model: ModelProto) -> ModelProto:
+    """`model` without the exporter's notes, which hold source lines and paths of this machine."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph: onnx.GraphProto = model.graph
+    for noted in (
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+        *graph.value_info,
+    ):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+    return model

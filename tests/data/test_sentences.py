@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny_encoder
+from upath import UPath
+
+from ray_pipeline.data import feature_graph, features
+from ray_pipeline.data.encoders import sentences, tokens
+from ray_pipeline.job import Data
+from ray_pipeline.schema import Column, Schema
+
+SCHEMA = Schema(
+    columns=(
+        Column(name="review", kind="text"),
+        Column(name="stars", kind="integer"),
+        Column(name="good", kind="category", role="label"),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield tiny_encoder.saved(tmp_path_factory.mktemp("base"))
+
+
+def by_transformers(base, texts):
+    """Each text alone: the mean of its hidden states, of length 1."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModel.from_pretrained(base).eval()
+    found = []
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=16, return_tensors="pt")
+        with torch.no_grad():
+            mean = model(**inputs).last_hidden_state.mean(1)[0]
+        found.append((mean / mean.norm()).numpy())
+    return np.array(found)
+
+
+def test_the_pool_the_graph_and_transformers_agree(base, tmp_path, ray_cluster):
+    texts, labels = tiny_encoder.reviews(90)
+    texts[5] = ""
+    split, out = UPath(tmp_path / "split"), UPath(tmp_path / "features")
+    for side, rows in {"train": slice(0, 60), "validation": slice(60, 90)}.items():
+        (split / side).mkdir(parents=True)
+        count = len(texts[rows])
+        columns = {"review": texts[rows], "stars": list(range(count)), "good": labels[rows]}
+        table = pa.table(columns, schema=SCHEMA.arrow())
+        for part, start in enumerate(range(0, count, 30)):
+            pq.write_table(table.slice(start, 30), str(split / side / f"{part}.parquet"))
+    out.mkdir()
+    settings = {"columns": {"review": {"text": "embedding", "encoder": base, "longest": 16}}}
+    data = Data(source="unused", label="good", features=settings)
+    features.write(split, data, SCHEMA, out=out)
+    expected = by_transformers(base, texts)
+    made = features.read_matrix(out / "train")["numbers"]
+    np.testing.assert_allclose(made[:, -16:], expected[:60], atol=1e-5)
+    assert not (out / "vectors").exists()
+    statistics = features.load(out)
+    graph = feature_graph.onnx_graph(statistics).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    run = tokens.reading(lambda columns: session.run(None, columns)[0], statistics.sentences)
+    raw = {"review": np.array(texts[60:], object), "stars": np.arange(30.0)}
+    held_out = features.read_matrix(out / "validation")["numbers"]
+    np.testing.assert_allclose(run(raw), held_out, atol=1e-5)
+
+
+def test_rows_without_vectors_have_them_made(base):
+    settings = {"text": "embedding", "encoder": base, "longest": 16}
+    column = sentences.fitted("review", features.Features(columns={"r": settings}).of("r"))
+    texts = ["good tea", "bad bad food", "", "milk"]
+    found = sentences.encoding(column)(pa.table({"review": [*texts, None]}))
+    np.testing.assert_allclose(found[:4], by_transformers(base, texts), atol=1e-5)
+    np.testing.assert_array_equal(found[4], found[2])
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
