@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -13,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deploy.test_release import Site
 from PIL import Image
 
 from ray_pipeline import cluster
+from ray_pipeline.deploy.ports import free_ports
 
 JOB = """
 name: shapes
@@ -52,7 +53,7 @@ def picture(shape: str, seed: int, form: str = "PNG") -> bytes:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The job's result, its folder, and where it answers."""
+    """The job's result, its folder, and the environment of its commands."""
     folder = tmp_path_factory.mktemp("shapes")
     shapes = ["lying", "standing"] * 200
     pictures = [picture(shape, seed) for seed, shape in enumerate(shapes)]
@@ -60,24 +61,26 @@ def ran(tmp_path_factory):
     pq.write_table(pa.table({"picture": pictures, "shape": shapes}), folder / "pictures.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_PIPELINE_HOME", str(folder / "home"))
-        site = Site(folder / "home")
-        (folder / "job.yaml").write_text(JOB.format(port=site.port))
+        plain = {key: text for key, text in os.environ.items() if not key.startswith("RAY_")}
+        environment = {**plain, "RAY_PIPELINE_HOME": str(folder / "home")}
+        (folder / "job.yaml").write_text(JOB.format(port=free_ports(1)[0]))
         command = [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", "run", "job.yaml"]
         try:
             done = subprocess.run(
                 [*command, "--set", "data.clean.max_quarantined=0.01", "--json"],
-                cwd=folder, env=site.environment, capture_output=True, text=True, check=False,
+                cwd=folder, env=environment, capture_output=True, text=True, check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-            yield json.loads(done.stdout.splitlines()[-1]), folder, site
+            yield json.loads(done.stdout.splitlines()[-1]), folder, environment
         finally:
             cluster.down()
 
 
 def asked(ran, *contents: bytes | None) -> httpx.Response:
     rows = [{"picture": c and base64.b64encode(c).decode()} for c in contents]
-    result, _, site = ran
-    return httpx.post(result["endpoint"], json={"rows": rows}, headers={"X-API-Key": site.key})
+    result, folder, _ = ran
+    key = (folder / "home" / "key").read_text().strip()
+    return httpx.post(result["endpoint"], json={"rows": rows}, headers={"X-API-Key": key})
 
 
 def test_the_broken_picture_is_set_aside_and_the_rest_learned_from(ran):
@@ -110,7 +113,7 @@ def test_the_example_that_is_shown_is_answered(ran):
 
 
 def test_files_are_predicted_in_bulk_as_the_endpoint_does(ran):
-    result, folder, site = ran
+    result, folder, environment = ran
     wanted = ["lying", "standing", "standing"]
     contents = [picture(shape, 800 + i) for i, shape in enumerate(wanted)]
     table = pa.table({"picture": [*contents, b"no picture"]})
@@ -118,7 +121,7 @@ def test_files_are_predicted_in_bulk_as_the_endpoint_does(ran):
     command = [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", "predict"]
     done = subprocess.run(
         [*command, result["bundle"], "new.parquet", "-o", "out.parquet"],
-        cwd=folder, env=site.environment, capture_output=True, text=True, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = pq.read_table(folder / "out.parquet")
