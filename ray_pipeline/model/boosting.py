@@ -77,8 +77,8 @@ class Boosting:
             if self.booster.update():
                 break  # no leaf can be split any more
         self.grown.append(self.booster.current_iteration())
-        (_, _, train_loss, _), _ = self.booster.eval_train(self._measured)
-        (_, _, loss, _), (_, _, score, _) = self.booster.eval_valid(self._measured)
+        train_loss = self.booster.eval_train(self._measured)[0][2]
+        loss, score = (found[2] for found in self.booster.eval_valid(self._measured))
         if not np.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} after {self.grown[-1]} rounds",

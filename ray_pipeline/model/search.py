@@ -44,7 +44,8 @@ class Proposals(OptunaSearch):
 
     def add_ended(self, settings: Record, value: float) -> None:
         """Tell of a trial of an interrupted search."""
-        self._ot_study.add_trial(recorded(self.space_searched, settings, value))
+        study: Any = self._ot_study
+        study.add_trial(recorded(self.space_searched, settings, value))
 
 
 def search(tune: Tune, space: Space, ended: Sequence[Record], metric: str) -> Proposals:

@@ -80,8 +80,8 @@ class Block(nn.Module):
             tokens = tokens[:, :1]
         asking = read[:, :1] if self.first_only else read
         keys, values = self.both(read).chunk(2, dim=2)
-        heads = (self._split(part) for part in (self.query(asking), keys, values))
-        attended = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        query, keys, values = map(self._split, (self.query(asking), keys, values))
+        attended = scaled_dot_product_attention(query, keys, values).transpose(1, 2).flatten(2)
         tokens = tokens + self.dropout(self.mixed(attended))
         gate, hidden = self.widened(self.between(tokens)).chunk(2, dim=2)
         narrowed: Tensor = self.narrowed(self.dropout(relu(gate) * hidden))
@@ -89,7 +89,8 @@ class Block(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """[N, T, width] → [N, heads, T, width / heads]"""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        rows, columns, _ = tokens.shape
+        return tokens.reshape(rows, columns, self.heads, -1).transpose(1, 2)
 
 
 class FtTransformer(nn.Module):

@@ -59,15 +59,15 @@ class Trees(nn.Module):
             self.register_buffer(name, torch.zeros(1, 1))
         self.register_buffer("target", torch.zeros(1, dtype=torch.int64))
         self.attributes: Record = {}
-        self.register_load_state_dict_pre_hook(_shaped)
-        self.register_load_state_dict_post_hook(_noted)
+        self.register_load_state_dict_pre_hook(_shaped)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_noted)  # type: ignore[no-untyped-call]
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Logits [N, K]."""
         columns = torch.cat([numbers, self.ranks[categories + self.offsets]], dim=1)
         if torch.onnx.is_in_onnx_export():
             return self._node(columns)
-        parts = [self._walked(part) for part in columns.split(CHUNK)]
+        parts = [self._walked(part) for part in torch.split(columns, CHUNK)]
         return torch.cat(parts) if parts else columns.new_zeros(0, self.outputs)
 
     def _walked(self, columns: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ def ranked(
     """
     outcomes = np.eye(classes)[label] if classes else label[:, None].astype(float)
     mean = outcomes.mean(0)
-    columns = []
+    columns: list[NDArray[Any]] = []
     for column, size in enumerate(sizes):
         codes = categories[:, column]
         count = np.bincount(codes, minlength=size)
