@@ -88,16 +88,16 @@ def _compiled(statement: sa.Select[Any]) -> str:
     """The statement with its bounds spelt out: COPY takes no parameters."""
     from sqlalchemy.dialects import postgresql
 
-    dialect = postgresql.dialect(paramstyle="named")
+    dialect: Any = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def _fits(field: pa.Field, wanted: pa.DataType) -> bool:
     """Whether a column as ADBC gives it can be made the same as the ordinary driver gives it."""
     if _is_numeric(field.type):
-        return pa.types.is_string(wanted) or pa.types.is_decimal(wanted)
+        return bool(pa.types.is_string(wanted) or pa.types.is_decimal(wanted))
     if pa.types.is_integer(field.type):
-        return pa.types.is_int64(wanted)
+        return bool(pa.types.is_int64(wanted))
     same = (pa.bool_(), pa.float64(), pa.string(), pa.binary(), pa.date32())
     return field.type == wanted and (wanted in same or pa.types.is_timestamp(wanted))
 

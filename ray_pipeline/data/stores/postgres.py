@@ -65,9 +65,8 @@ class Postgres:
             return pa.Table.from_pylist(connection.execute(query, [list(keys)]).fetchall())
 
     def delete(self, keys: Sequence[Any] | None) -> int:
-        query = sql.SQL("DELETE FROM {}").format(self.table)
-        if keys is not None:
-            query += sql.SQL(" WHERE {} = ANY(%s)").format(self._key())
+        of_keys = sql.SQL(" WHERE {} = ANY(%s)").format(self._key()) if keys is not None else None
+        query = sql.SQL("DELETE FROM {}{}").format(self.table, of_keys or sql.SQL(""))
         with self._connected() as connection:
             if not self._columns(connection) or (keys is not None and not keys):
                 return 0
