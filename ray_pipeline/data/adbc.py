@@ -99,7 +99,7 @@ def _fits(field: pa.Field, wanted: pa.DataType) -> bool:
     if pa.types.is_integer(field.type):
         return bool(pa.types.is_int64(wanted))
     same = (pa.bool_(), pa.float64(), pa.string(), pa.binary(), pa.date32())
-    return field.type == wanted and (wanted in same or pa.types.is_timestamp(wanted))
+    return bool(field.type == wanted and (wanted in same or pa.types.is_timestamp(wanted)))
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
