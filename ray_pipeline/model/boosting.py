@@ -166,7 +166,8 @@ def _grown(setup: loop.Setup) -> Record:
 
     context, train = get_context(), setup.train
     rank, world = context.get_world_rank(), context.get_world_size()
-    machines = {**get_network_params(), "pre_partition": True} if world > 1 else {}
+    shared = {"tree_learner": "data", "pre_partition": True}
+    machines = {**get_network_params(), **shared} if world > 1 else {}
     own, everything, validation = _rows(setup, rank, world)
     ranks = ranks_of(setup.statistics, everything)
     boosting = Boosting(
@@ -210,13 +211,13 @@ def _rows(setup: loop.Setup, rank: int, world: int) -> tuple[Matrices, Matrices,
         return own, data["train"], data["validation"]
     found = dataset(setup.features / "train")
     groups = [group for part in found.get_fragments() for group in part.split_by_row_group()]
-    tables = [group.to_table() for group in groups[rank::world]]
-    if not tables:
+    if len(groups) < world:  # told on every worker: the others would wait for one without rows
         raise TrainingError(
             f"{len(groups)} row groups cannot be shared by {world} workers",
             where="train.workers",
             hint="lower it, or set `train.feed: memory`",
         )
+    tables = [group.to_table() for group in groups[rank::world]]
     ranked = [name for name in ("categories", "label") if name in found.schema.names]
     everything = matrices(found.to_table(columns=ranked))
     held_out = matrices(dataset(setup.features / "validation").to_table())
