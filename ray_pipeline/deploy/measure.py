@@ -52,7 +52,7 @@ def whole(network: ModelProto, reading: ModelProto, statistics: Statistics) -> b
 def predictors(forms: Mapping[str, bytes], statistics: Statistics) -> dict[str, Predict]:
     """A function from raw columns to outputs for each serialised form."""
     return {
-        form: texts.reading(runtime.predicting(content), statistics.tokens)
+        form: texts.reading(runtime.predicting(content), texts.tokenized(statistics))
         for form, content in forms.items()
     }
 
