@@ -61,7 +61,7 @@ def chunks(inputs: Inputs) -> Iterator[tuple[Tensor | slice, Inputs]]:
     count = len(next(iter(inputs.values())))
     if "tokens" in inputs:
         order = lengths(inputs["tokens"]).argsort(stable=True)
-        for places in order.split(WIDE_CHUNK) if count else [order]:
+        for places in torch.split(order, WIDE_CHUNK) if count else [order]:
             yield places, trimmed({name: part[places] for name, part in inputs.items()})
         return
     size = WIDE_CHUNK if "image" in inputs else CHUNK
