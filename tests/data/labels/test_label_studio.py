@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asked_rows
+import pyarrow.compute as pc
 import pytest
 from asked_rows import CLASSES, EXPORTS, SCHEMA
 from upath import UPath
@@ -60,6 +61,18 @@ def test_what_annotators_settled_on_is_laid_onto_rows() -> None:
     found, _, _ = settled.read(label(BOTH[1]))
     labels, _ = found.labels(asked_rows.rows())
     assert labels.to_pylist() == ["great", None, "great", "other", None, None]
+
+
+def test_a_column_more_does_not_part_rows_from_their_answers() -> None:
+    found, _, _ = settled.read(label(BOTH[0]))
+    rows = asked_rows.rows()
+    labels, _ = found.labels(rows.append_column("later", rows["price"]).select([4, 2, 1, 0, 3]))
+    assert labels.to_pylist() == ["great", None, "great", "other", "other", None]
+    changed = rows.set_column(2, "price", pc.add(rows["price"], 1))  # null stays: row 2 is the same
+    labels, met = found.labels(changed)
+    assert labels.to_pylist() == [None, None, "great", None, None, None]
+    assert met == {IDS[2]}
+    assert found.labels(rows.drop_columns(["price"]))[1] == set()
 
 
 def test_every_answer_is_used_or_refused(tmp_path: Path) -> None:
