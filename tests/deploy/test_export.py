@@ -121,22 +121,25 @@ def test_every_form_of_the_whole_graph_is_measured(fixture, request, tmp_path):
     made = request.getfixturevalue(fixture)
     every = Compress(int8_static="auto", int4="auto", fp16="auto", max_drop=1.0, objective="size")
     record = export.write(*stages(made.root), made.schema, "x", every, {}, **out(UPath(tmp_path)))
-    names = ["fp32", "int8", "int8_static", "int4", "fp16"]
-    assert [row["name"] for row in record["compression"]] == names
-    parity = record["parity"]["forms"]
-    assert all(0 < parity[name]["max_difference"] < 0.2 for name in names[1:])
-    sizes = [row["bytes"] for row in record["compression"]]
+    most = {"fp32": 1e-5, "int8": 0.1, "int8_static": 0.1, "int4": 0.5, "fp16": 0.02}
+    assert [row["name"] for row in record["compression"]] == list(most)
+    for name, parity in record["parity"]["forms"].items():
+        assert 0 < parity["max_difference"] < most[name], name
+    sizes = [row["packed"] for row in record["compression"]]
     assert all(size < sizes[0] for size in sizes[1:])
     best = min(record["compression"], key=lambda row: row["packed"])
     assert best["chosen"]
     written = bundle.opened(tmp_path / "export-v1/bundle")
     assert len(written.model.read_bytes()) == best["bytes"]
-    page = report.page({"stages": [{"name": "export", "record": record, **NO_TIME}]})
+    page = report.page({"stages": [{**STAGE, "record": record}]})
     assert f"{best['bytes']:,}" in page
     assert "Its forms" in page
 
 
-NO_TIME = {"seconds": 0.1, "cached": False, "digest": "ab"}
+STAGE = {
+    **{"name": "export", "seconds": 0.1, "cached": False, "digest": "ab"},
+    **dict.fromkeys(("rows_in", "rows_out", "rows_quarantined"), 500),
+}
 
 
 def test_a_form_may_not_lose_what_training_it_smaller_lost_already(classifier, tmp_path):
@@ -221,7 +224,9 @@ def test_a_column_may_have_any_name(tmp_path):
         label=LabelStatistics(name="y", classes=("a", "b"), counts=(1, 1)),
     )
     network = nn.Linear(len(names), 2)
-    called = type("Called", (nn.Module,), {"forward": lambda self, numbers, categories: self.inner(numbers)})()
+    called = type(
+        "Called", (nn.Module,), {"forward": lambda self, numbers, categories: self.inner(numbers)}
+    )()
     called.inner = network
     reading = feature_graph.onnx_graph(statistics)
     whole = graph.joined(
