@@ -4,6 +4,7 @@ import gc
 import io
 import sys
 from collections.abc import Sequence
+from functools import cache
 from operator import itemgetter
 
 import numpy as np
@@ -199,18 +200,21 @@ def by_workers(count: int, cases: Sequence[str], features: UPath) -> dict[str, o
 
 @pytest.fixture(scope="module")
 def shared(ray_cluster, tmp_path_factory):
-    """What each case gives with two workers, some with four, and plain torch with one, on
-    weighted rows."""
+    """A function that gives what each case comes to with so many workers, on weighted rows; one
+    is plain torch."""
     for module in (sys.modules[__name__], prepared_rows):  # workers do not see the test folders
         ray.cloudpickle.register_pickle_by_value(module)
     features = prepared_rows.written(
         UPath(tmp_path_factory.mktemp("strategies") / "features"), weighted=True
     )
-    return {
-        1: {"ddp": two_epochs("ddp", feed_of(str(features), 0, 1))},
-        2: by_workers(2, list(CASES), features),
-        4: by_workers(4, FOUR, features),
-    }
+
+    @cache
+    def of(workers: int) -> dict[str, object]:
+        if workers == 1:
+            return {"ddp": two_epochs("ddp", feed_of(str(features), 0, 1))}
+        return by_workers(workers, FOUR if workers == 4 else list(CASES), features)
+
+    return of
 
 
 EVERY = [(2, case) for case in CASES] + [(4, case) for case in FOUR]
@@ -218,8 +222,8 @@ EVERY = [(2, case) for case in CASES] + [(4, case) for case in FOUR]
 
 @pytest.mark.parametrize(("workers", "case"), EVERY)
 def test_workers_learn_what_one_does(shared, workers, case):
-    found = torch.tensor(shared[workers][case]["losses"])
-    expected = torch.tensor(shared[1]["ddp"]["losses"])
+    found = torch.tensor(shared(workers)[case]["losses"])
+    expected = torch.tensor(shared(1)["ddp"]["losses"])
     short = CASES[case][1].precision != "fp32"
     torch.testing.assert_close(found, expected, atol=SHORT if short else TOLERANCE, rtol=0)
     assert found[1, 1] < found[0, 1]
@@ -227,7 +231,7 @@ def test_workers_learn_what_one_does(shared, workers, case):
 
 @pytest.mark.parametrize(("workers", "case"), EVERY)
 def test_the_gathered_weights_are_whole_and_equal(shared, workers, case):
-    expected, found = shared[1]["ddp"]["weights"], shared[workers][case]["weights"]
+    expected, found = shared(1)["ddp"]["weights"], shared(workers)[case]["weights"]
     assert found.keys() == expected.keys()
     short = CASES[case][1].precision != "fp32"
     for key, value in expected.items():
@@ -236,8 +240,8 @@ def test_the_gathered_weights_are_whole_and_equal(shared, workers, case):
 
 @pytest.mark.parametrize(("workers", "case"), [(1, "ddp"), *EVERY])
 def test_a_restart_goes_on_as_if_nothing_had_happened(shared, workers, case):
-    own, from_ddp = shared[workers][case]["again"]
-    loss = shared[workers][case]["losses"][1][0]
+    own, from_ddp = shared(workers)[case]["again"]
+    loss = shared(workers)[case]["losses"][1][0]
     assert own == pytest.approx(loss, abs=1e-6)
     short = CASES[case][1].precision != "fp32"
     assert from_ddp == pytest.approx(loss, abs=SHORT if short else TOLERANCE)
@@ -246,7 +250,7 @@ def test_a_restart_goes_on_as_if_nothing_had_happened(shared, workers, case):
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_memory_of_states_is_as_predicted(shared, workers, name):
-    measured, predicted = shared[workers]["bytes"][name]
+    measured, predicted = shared(workers)["bytes"][name]
     assert measured == pytest.approx(predicted, rel=0.01 if name == "ddp" else 0.2)
 
 
