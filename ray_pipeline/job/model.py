@@ -24,7 +24,7 @@ class Lora(Settings):
     """Low-rank additions to the linear layers of an encoder, which itself stays as it is."""
 
     rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0, description="The addition counts alpha / rank.")
+    alpha: int = Field(16, ge=1, description="The addition counts alpha / rank.")
     dropout: Fraction = 0.0
 
 

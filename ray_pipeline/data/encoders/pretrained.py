@@ -21,7 +21,7 @@ def backbone(base: str) -> Any:
     except ModuleNotFoundError:
         raise absent("transformers") from None
     local = Path(base).is_dir()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         network = transformers.AutoModel.from_pretrained(
             base, local_files_only=local, use_safetensors=True, dtype=float32

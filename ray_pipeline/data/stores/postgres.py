@@ -84,8 +84,8 @@ class Postgres:
         with self._connected() as connection:
             if column not in self._columns(connection):
                 return []
-            query = query.format(self._key(), self.table, sql.Identifier(column))
-            return [row["key"] for row in connection.execute(query, [sorted(texts)])]
+            asked = query.format(self._key(), self.table, sql.Identifier(column))
+            return [row["key"] for row in connection.execute(asked, [sorted(texts)])]
 
     def nearest(self, vector: Sequence[float], count: int = 10, where: str = "") -> pa.Table:
         condition = sql.SQL(f" WHERE {where}" if where else "")
