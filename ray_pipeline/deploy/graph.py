@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ray_pipeline.data import onnx_export
 from ray_pipeline.data.matrices import Matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
-from ray_pipeline.model import batches
+from ray_pipeline.model import batches, trees
 
 PREFIX = "model/"
 
@@ -45,7 +45,9 @@ def network_graph(network: nn.Module, statistics: Statistics, opset: int) -> Mod
     names = statistics.inputs
     example = _example(statistics)
     inputs = {name: example[name] for name in names}
-    return onnx_export.graph_of(_Predicting(network, statistics.label, names), inputs, opset)
+    model = onnx_export.graph_of(_Predicting(network, statistics.label, names), inputs, opset)
+    trees.complete(model.graph, network)
+    return model
 
 
 def torch_outputs(network: nn.Module, statistics: Statistics) -> Callable[[Matrices], NDArray[Any]]:

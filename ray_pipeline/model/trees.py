@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ray_pipeline.data.encoders.build import ML
+from ray_pipeline.data.feature_graph import ML_OPSET
 from ray_pipeline.job import Model
 from ray_pipeline.model.inputs import Inputs
 
@@ -26,7 +29,7 @@ CHUNK = 4096
 """Rows that walk together: their places stay in the processor's cache."""
 PRIOR = 10.0
 """Rows of the average category that each one is ranked with, as LightGBM's `cat_smooth`."""
-ONNX_NODE = "ai.onnx.ml::TreeEnsembleRegressor"
+KIND = "TreeEnsembleRegressor"
 
 
 class Trees(nn.Module):
@@ -58,9 +61,7 @@ class Trees(nn.Module):
         for name in ("threshold", "value"):
             self.register_buffer(name, torch.zeros(1, 1))
         self.register_buffer("target", torch.zeros(1, dtype=torch.int64))
-        self.attributes: Record = {}
         self.register_load_state_dict_pre_hook(_shaped)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_noted)  # type: ignore[no-untyped-call]
 
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Logits [N, K]."""
@@ -87,27 +88,37 @@ class Trees(nn.Module):
         return logits.index_add_(1, self.target, self.value.flatten()[place + first])
 
     def _node(self, columns: Tensor) -> Tensor:
-        """The same as one node of an ONNX graph that is being exported."""
+        """The same as one node of an ONNX graph that is being exported; `complete` plants the
+        trees: the exporter would take a minute for a few hundred of them."""
         found: Tensor = torch.onnx.ops.symbolic(
-            ONNX_NODE,
+            f"{ML}::{KIND}",
             [columns],
-            attrs=self.attributes,
+            attrs={"n_targets": self.outputs},
             dtype=torch.float32,
             shape=(columns.shape[0], self.outputs),
-            version=3,
+            version=ML_OPSET,
         )
         return found
 
 
+def complete(graph: onnx.GraphProto, network: nn.Module) -> None:
+    """Give the nodes that stand for trees in the exported `graph` of `network` what they lack."""
+    grown = [module for module in network.modules() if isinstance(module, Trees)]
+    nodes = [node for node in graph.node if node.op_type == KIND and node.domain == ML]
+    for node, trees in zip(nodes, grown, strict=True):
+        node.attribute.extend(
+            onnx.helper.make_attribute(name, values) for name, values in _attributes(trees).items()
+        )
+
+
 def _attributes(trees: Trees) -> Record:
-    """Those of `trees` as a node of an ONNX graph; an export's own tensors hold no numbers."""
+    """Those of `trees` as a node of an ONNX graph, besides the number of targets."""
     reached = _reached(trees.left, trees.right)
     leaf = trees.left == torch.arange(trees.left.shape[1])
     tree, node = torch.nonzero(reached, as_tuple=True)
     leaf_tree, leaf_node = torch.nonzero(leaf & reached, as_tuple=True)
     modes = ("BRANCH_LEQ", "LEAF")
     return {
-        "n_targets": trees.outputs,
         "nodes_treeids": tree.tolist(),
         "nodes_nodeids": node.tolist(),
         "nodes_featureids": trees.feature[tree, node].tolist(),
@@ -127,11 +138,6 @@ def _shaped(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -
     for name, buffer in module.named_buffers():
         if (found := state.get(prefix + name)) is not None and name != "ranks":
             setattr(module, name, buffer.new_zeros(found.shape))
-
-
-def _noted(module: nn.Module, _: Any) -> None:
-    assert isinstance(module, Trees)
-    module.attributes = _attributes(module)
 
 
 def _reached(left: Tensor, right: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from upath import UPath
 
 from ray_pipeline.data import features as prepared
+from ray_pipeline.data import onnx_export
 from ray_pipeline.deploy import graph
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train
@@ -78,28 +79,30 @@ def test_the_network_says_what_lightgbm_says_at_the_thresholds_too(outputs):
     np.testing.assert_allclose(found, expected(booster, columns, outputs), atol=2e-5)
 
 
+class ByPlace(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(*inputs)
+
+
 @pytest.mark.parametrize("outputs", OUTPUTS.values(), ids=OUTPUTS)
 def test_in_onnx_it_is_one_node_for_all_trees(outputs):
     _, network, _, (numbers, categories) = grown(outputs)
-    rows = (torch.from_numpy(numbers), torch.from_numpy(categories))
-    program = torch.onnx.export(
-        network,
-        rows,
-        input_names=["numbers", "categories"],
-        dynamic_shapes=({0: torch.export.Dim("rows")}, {0: torch.export.Dim("rows")}),
-        opset_version=20,
-        dynamo=True,
-        verbose=False,
-    )
-    kinds = [node.op_type for node in program.model_proto.graph.node]
+    rows = {"numbers": torch.from_numpy(numbers), "categories": torch.from_numpy(categories)}
+    model = onnx_export.graph_of(ByPlace(network), rows, opset=20)
+    trees.complete(model.graph, network)
+    kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("TreeEnsembleRegressor") == 1
     assert len(kinds) < 6
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     for count in (1, len(numbers)):
         feed = {"numbers": numbers[:count], "categories": categories[:count]}
         found = session.run(None, feed)[0]
-        np.testing.assert_allclose(found, network(*rows)[:count], atol=1e-5)
+        np.testing.assert_allclose(found, network(**rows)[:count], atol=1e-5)
 
 
 def test_no_rows_give_no_logits():
