@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import optuna
@@ -29,17 +30,13 @@ class Proposals(OptunaSearch):
 
     def __init__(self, space: Space, metric: str, sampler: BaseSampler, begun: bool) -> None:
         self.space_searched = space
-
-        def drawn(trial: optuna.Trial) -> None:
-            name = space.names[0]
-            if space.chosen:
-                name = trial.suggest_categorical(NAME, space.names)
-            for key, range_ in space.of(name).items():
-                _draw(trial, key, range_)
-
         starts = None if begun else list(space.starts) or None
         super().__init__(
-            drawn, metric=metric, mode="min", points_to_evaluate=starts, sampler=sampler
+            partial(_draw_all, space=space),
+            metric=metric,
+            mode="min",
+            points_to_evaluate=starts,
+            sampler=sampler,
         )
 
     def add_ended(self, settings: Record, value: float) -> None:
@@ -77,6 +74,12 @@ def distribution(range_: Range) -> BaseDistribution:
         return FloatDistribution(*range_.log_uniform, log=True)
     assert range_.uniform is not None
     return FloatDistribution(*range_.uniform)
+
+
+def _draw_all(trial: optuna.Trial, space: Space) -> None:
+    name = trial.suggest_categorical(NAME, space.names) if space.chosen else space.names[0]
+    for key, range_ in space.of(name).items():
+        _draw(trial, key, range_)
 
 
 def _draw(trial: optuna.Trial, key: str, range_: Range) -> None:
