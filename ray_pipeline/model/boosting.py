@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.errors import PipelineError, TrainingError
+from ray_pipeline.errors import JobError, PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, loop, trees
 from ray_pipeline.model.feed import Matrices, dataset, matrices
@@ -164,6 +164,12 @@ def _grown(setup: loop.Setup) -> Record:
     from ray.train import get_context, report
     from ray.train.lightgbm import get_network_params
 
+    if setup.begin or setup.teacher:
+        raise JobError(
+            "trees are neither pruned nor taught by another model",
+            where="compress",
+            expected="no `prune`, and a network as `distill.model`",
+        )
     context, train = get_context(), setup.train
     rank, world = context.get_world_rank(), context.get_world_size()
     shared = {"tree_learner": "data", "pre_partition": True}

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import lightgbm
 import numpy as np
 import onnx
 import onnxruntime
 import prepared_rows
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +24,7 @@ from ray_pipeline.data import onnx_export
 from ray_pipeline.deploy import graph
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train
-from ray_pipeline.model import boosting, train, trees, zoo
+from ray_pipeline.model import boosting, loop, train, trees, zoo
 
 MODEL = Model.model_validate(
     {"name": "trees", "trees": {"rounds": 8, "learning_rate": 0.2, "leaves": 8, "columns": 1.0}}
@@ -194,15 +198,57 @@ def test_it_stops_when_the_loss_no_longer_falls(features, ray_cluster, tmp_path)
     assert record["epochs"] == record["best_epoch"] + 2 < 40
 
 
+def test_two_workers_grow_the_trees_of_all_rows(features, ray_cluster, tmp_path):
+    """Each worker's rows are of one class: alone it could learn nothing of them."""
+    rows = pq.ParquetDataset(str(features / "train")).read()
+    classes = [rows.filter(pc.equal(rows["label"], label)) for label in (0, 1)]
+    few = min(len(each) for each in classes)
+    order = np.arange(2 * few).reshape(2, few).T.ravel()
+    mixed = pa.concat_tables([each.slice(0, few) for each in classes]).take(pa.array(order))
+    folder = UPath(tmp_path / "mixed")
+    shutil.copytree(str(features), str(folder))
+    shutil.rmtree(str(folder / "train"))
+    (folder / "train").mkdir()
+    pq.write_table(mixed, str(folder / "train" / "0.parquet"))
+    record, _, events = fitted(
+        folder, tmp_path, SETTINGS.model_copy(update={"workers": 2, "feed": "memory"})
+    )
+    assert record["workers"] == 2
+    assert len(events) == record["epochs"]
+    assert record["score"] > 0.85
+
+
+def setup(features: UPath, feed: str) -> loop.Setup:
+    return loop.Setup(
+        model=MODEL,
+        train=SETTINGS,
+        statistics=prepared.load(features),
+        features=features,
+        feed=feed,
+        data=train.matrices(features) if feed == "memory" else None,
+        work=features,
+        log_dir=None,
+        report=print,
+    )
+
+
 @pytest.mark.parametrize("feed", ["memory", "stream"])
-def test_two_workers_grow_the_trees_of_all_rows(features, ray_cluster, tmp_path, feed):
-    alone, _, _ = fitted(features, tmp_path / "alone")
-    shared = SETTINGS.model_copy(update={"workers": 2, "feed": feed})
-    pair, _, events = fitted(features, tmp_path / "pair", shared)
-    assert pair["workers"] == 2
-    assert len(events) == pair["epochs"]
-    # Bins are found by each worker for a part of the columns: nearly the same cuts.
-    assert pair["validation_loss"] == pytest.approx(alone["validation_loss"], rel=0.15)
+def test_workers_have_each_row_once_and_rank_categories_by_all(features, feed):
+    everything = train.matrices(features)
+    shares = [boosting._rows(setup(features, feed), rank, 3) for rank in range(3)]
+    numbers = np.vstack([own["numbers"] for own, _, _ in shares])
+    assert sorted(map(tuple, numbers)) == sorted(map(tuple, everything["train"]["numbers"]))
+    for _, ranked, validation in shares:
+        for name in ("categories", "label"):
+            assert np.array_equal(ranked[name], everything["train"][name])
+        assert np.array_equal(validation["numbers"], everything["validation"]["numbers"])
+
+
+def test_more_workers_than_row_groups_is_an_error_on_each(tmp_path):
+    rows = prepared_rows.written(UPath(tmp_path / "rows"), rows=30, files=1)
+    for rank in range(2):
+        with pytest.raises(TrainingError, match="1 row groups cannot be shared by 2 workers"):
+            boosting._rows(setup(rows, "stream"), rank, 2)
 
 
 def test_heavy_rows_count_for_more(ray_cluster, tmp_path):
@@ -225,10 +271,3 @@ def test_heavy_rows_count_for_more(ray_cluster, tmp_path):
     assert sums.mean() != pytest.approx(1, abs=0.1)
     assert seen["weighted"][0] != pytest.approx(seen["plain"][0], rel=0.01)
     assert not torch.equal(seen["weighted"][1], seen["plain"][1])
-
-
-def test_more_workers_than_row_groups_is_an_error(ray_cluster, tmp_path):
-    rows = prepared_rows.written(UPath(tmp_path / "rows"), rows=30, files=1)
-    shared = SETTINGS.model_copy(update={"workers": 2, "feed": "stream"})
-    with pytest.raises(TrainingError, match="1 row groups cannot be shared by 2 workers"):
-        fitted(rows, tmp_path, shared)
