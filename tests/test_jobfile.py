@@ -159,3 +159,22 @@ def test_every_setting_of_a_section_without_its_own_name_is_described():
     """A key whose name says all needs no text; a section's key without a default does."""
     data = jobfile.json_schema()["$defs"]["Data"]["properties"]
     assert all(data[key].get("description") for key in ("source", "test", "label", "columns"))
+
+
+def test_a_pattern_of_pruning_needs_no_quotes(written):
+    """YAML reads 2:4 as minutes and seconds."""
+    job = jobfile.read(written(SMALL + "compress: {prune: {pattern: 2:4}}\n"))
+    assert job.compress.prune is not None
+    assert job.compress.prune.pattern == "2:4"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("prune: {pattern: 2:4, share: 0.7}", "keeps half of the weights"),
+        ("distill: {model: {widht: 8}}", "widht"),
+        ("distill: {model: {}}", "compress.distill.model"),
+    ],
+)
+def test_mistakes_in_what_is_trained_smaller(written, section, expected):
+    assert expected in complaint(written(SMALL + f"compress: {{{section}}}\n"))

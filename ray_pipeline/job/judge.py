@@ -24,6 +24,12 @@ class Prune(Settings):
         None, gt=0, description="The rate of that training; that of `train` if not given."
     )
 
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _without_quotes(cls, pattern: object) -> object:
+        # YAML reads 2:4 as minutes and seconds.
+        return "2:4" if pattern == 2 * 60 + 4 else pattern
+
     @model_validator(mode="after")
     def _half(self) -> Prune:
         if self.pattern == "2:4" and self.share != 0.5:
