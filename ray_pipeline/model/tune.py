@@ -79,6 +79,8 @@ def write(
             f"all {len(journal.ended)} trials failed; the first said: {journal.ended[0]['error']}",
             where="tune.space",
         )
+    with _quick_and_quiet():
+        told = findings(searched, journal.ended, train.price_per_hour)
     (out / "trials.json").write_text(json.dumps(journal.ended, indent=1))
     (out / "best.json").write_text(json.dumps(found["settings"], indent=1))
     states = [trial["state"] for trial in journal.ended]
@@ -88,7 +90,7 @@ def write(
         "best": found["settings"],
         "score": found["score"],
         "validation_loss": found[LOSS],
-        "findings": findings(searched, journal.ended, train.price_per_hour),
+        "findings": told,
     }
 
 
