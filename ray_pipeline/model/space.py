@@ -16,7 +16,7 @@ AUTO = "auto"
 FEW_ROWS = 100_000
 """Up to so many rows a transformer over columns is tried too: it takes ten times an MLP's time."""
 
-SPACE = {
+TABLES = {
     "model.trees.learning_rate": Range(log_uniform=(0.02, 0.2)),
     "model.trees.leaves": Range(integer=(7, 63)),
     "model.trees.min_rows": Range(integer=(5, 100)),
@@ -28,6 +28,11 @@ SPACE = {
     "model.frequency_scale": Range(log_uniform=(2.0, 10.0)),
     "train.learning_rate": Range(log_uniform=(3e-4, 1e-2)),
 }
+IMAGES = {
+    "model.dropout": Range(uniform=(0.0, 0.4)),
+    "train.learning_rate": Range(log_uniform=(3e-4, 1e-2)),
+}
+TEXTS = {"train.learning_rate": Range(log_uniform=(1e-5, 2e-4))}
 """What is searched where `model.name` is `auto`; the job's own dimensions come on top."""
 
 
@@ -67,7 +72,7 @@ def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> 
     names = named.choice if named and named.choice else None
     names = names or (candidates(inputs, rows) if auto else (model.name,))
     chosen = auto or named is not None
-    dimensions = {**SPACE, **given} if auto else given
+    dimensions = {**_usual(inputs), **given} if auto else given
     found = Space(names, chosen, dimensions, ())
     starts = [_start(found, name, model, train) for name in (names if auto else (model.name,))]
     whole = [start for start in starts if auto or len(start) == len(tune.space)]
@@ -76,12 +81,18 @@ def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> 
 
 def candidates(inputs: Inputs, rows: int) -> tuple[str, ...]:
     """The architectures that suit rows of `inputs`, of which there are `rows`; cheap ones first."""
-    if inputs.image is not None:
-        return ("cnn", "convnet")
     if inputs.tokens is not None:
         return ("encoder",)
+    if inputs.image is not None:
+        return ("cnn", "convnet")
     tabular = ("trees", "mlp", "resnet")
     return (*tabular, "ft_transformer") if rows <= FEW_ROWS else tabular
+
+
+def _usual(inputs: Inputs) -> dict[str, Range]:
+    if inputs.tokens is not None:
+        return TEXTS
+    return TABLES if inputs.image is None else IMAGES
 
 
 def concerns(key: str, name: str) -> bool:
