@@ -71,8 +71,10 @@ def one(storage: str, name: str, seed: int) -> dict[str, Any]:
         }
     )
     record = pipeline.run(asked, Silent(), until="evaluate")
-    seconds = sum(s["seconds"] for s in record["stages"] if s["name"] in ("tune", "train"))
-    return {**{key: record["metrics"][key] for key in KEYS[:-1]}, "seconds": seconds}
+    stages = {stage["name"]: stage for stage in record["stages"]}
+    metrics = stages["evaluate"]["record"]["metrics"]
+    seconds = sum(stages[name]["seconds"] for name in ("tune", "train") if name in stages)
+    return {**{key: metrics[key] for key in KEYS[:-1]}, "seconds": seconds}
 
 
 class Silent:
