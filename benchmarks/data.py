@@ -124,6 +124,9 @@ def with_ray(source: Path, out: Path) -> dict[str, Any]:
     ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
     started = time.monotonic() - begun
     time.sleep(SETTLING)
+    from ray_pipeline import cluster
+
+    cluster.warm()  # as `ray-pipeline run` does
     from upath import UPath
 
     from ray_pipeline.data import clean, collect, features

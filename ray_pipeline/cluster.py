@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import platform
@@ -30,6 +31,8 @@ from ray_pipeline.files import state_folder, write_private
 
 _MARK = "RAY_PIPELINE_CLUSTER"
 _LOCAL = "127.0.0.1"
+WARMED = 64
+"""Most workers that `warm` asks for."""
 
 
 def up(port: int | None = None, cpus: int | None = None) -> dict[str, Any]:
@@ -132,6 +135,16 @@ def connect(start: bool = True) -> None:
             hint="`ray-pipeline down` and `ray-pipeline up` start afresh; see cluster.log in "
             f"{state_folder()}",
         ) from error
+
+
+def warm() -> None:
+    """Have workers import what the first stages need, while this process goes on importing."""
+    import ray
+
+    workers = min(int(ray.cluster_resources().get("CPU", 1)), WARMED)  # type: ignore[no-untyped-call]
+    importing = ray.remote(importlib.import_module)
+    for _ in range(workers):
+        importing.remote("ray_pipeline.data.clean")
 
 
 def _started(port: int, cpus: int | None) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from typing import Any
 
 def run(options: argparse.Namespace) -> None:
     """The whole path: from raw data to an answering endpoint."""
-    from ray_pipeline import cluster, jobfile, pipeline, progress
+    from ray_pipeline import cluster, jobfile
 
     job = jobfile.read(options.job, options.set)
     cluster.connect()
+    cluster.warm()
+    from ray_pipeline import pipeline, progress
+
     with progress.watcher() as watcher:
         record = pipeline.run(job, watcher, until=options.until)
     _print(record_result(record), _run_lines(record), options.json)

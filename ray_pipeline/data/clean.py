@@ -119,11 +119,7 @@ def _typed_shares(data: Data, schema: Schema, scratch: UPath) -> list[Share]:
     for source, test in _sides(data):
         pieces, tables = collect.reading(source, data, schema)
         typing = partial(typed_whole, schema=schema, replace=data.clean.replace, test=test)
-        hashing = partial(typing, raw=False)
-        reads = [
-            (piece, *(partial(_all_typed, piece, tables, each) for each in (typing, hashing)))
-            for piece in pieces
-        ]
+        reads = [(piece, partial(_all_typed, piece, tables, typing)) for piece in pieces]
         found += shares.of_pieces(reads, data, scratch, first=len(found))
     return found
 

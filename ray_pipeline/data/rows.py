@@ -22,20 +22,16 @@ Replace = Mapping[str, Mapping[str, str]]
 _SHOWN = 60  # characters of a value that a reason quotes
 
 
-def typed_whole(
-    table: pa.Table, schema: Schema, replace: Replace, test: bool, raw: bool = True
-) -> pa.Table:
-    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_test` and, if asked for, `_raw`:
-    unusable rows as they stood."""
+def typed_whole(table: pa.Table, schema: Schema, replace: Replace, test: bool) -> pa.Table:
+    """The schema's columns, typed; `_source`, `_row`, `_reason`, `_raw` and `_test`."""
     values, reasons = _parsed(table, schema, replace)
     lineage = {
         "_source": table["_source"],
         "_row": table["_row"],
         "_reason": reasons,
+        "_raw": shown(table, schema, pc.is_valid(reasons)),
         "_test": pa.repeat(test, len(table)),
     }
-    if raw:
-        lineage["_raw"] = shown(table, schema, pc.is_valid(reasons))
     carried = {IDENTITY, reading.READ} & {*table.column_names}
     lineage |= {name: table[name] for name in sorted(carried)}
     return pa.table(values | lineage)

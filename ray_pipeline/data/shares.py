@@ -1,8 +1,8 @@
 """The rows in shares of one task each, which reads its share twice: to compare, then to write.
 
-Rows never lie in memory all at once, however many there are. Between the two readings a share
-stays where it came from if that is a file which is cheap to read; else a copy of its typed rows
-is kept on disk: parsing costs more than the copy, and a database may answer otherwise.
+Rows never lie in memory all at once, however many there are. Between the two readings a copy of
+the typed rows is kept on disk: parsing costs more than the copy, and a database may answer
+otherwise. Where disk is an object store, Parquet is read again instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import ray
 from upath import UPath
 
 from ray_pipeline.data.sources import Piece
+from ray_pipeline.files import LOCAL
 from ray_pipeline.job import Data
 
 Read = Callable[[], Iterable[pa.Table]]
@@ -26,22 +27,15 @@ Read = Callable[[], Iterable[pa.Table]]
 
 @dataclass(frozen=True)
 class Share:
-    """`read` yields its rows as tables; `copy` is where they are kept once they were read.
-
-    Where they are not, `glance` may yield the same rows with less about them, for the first time.
-    """
+    """`read` yields its rows as tables; `copy` is where they are kept once they were read."""
 
     number: int
     read: Read
     copy: UPath | None = None
-    glance: Read | None = None
 
     def first(self) -> Iterator[pa.Table]:
         """The rows, which are kept if they are to be."""
-        if self.copy is not None:
-            yield from _copied(self.read(), self.copy)
-        else:
-            yield from (self.glance or self.read)()
+        yield from self.read() if self.copy is None else _copied(self.read(), self.copy)
 
     def again(self) -> Iterator[pa.Table]:
         """The same rows in the same tables."""
@@ -52,14 +46,17 @@ class Share:
 
 
 def of_pieces(
-    pieces: Iterable[tuple[Any, Read, Read]], data: Data, scratch: UPath, first: int = 0
+    pieces: Iterable[tuple[Any, Read]], data: Data, scratch: UPath, first: int = 0
 ) -> list[Share]:
-    """A share for each piece of a source with its `read` and `glance`, numbered from `first`."""
+    """A share for each piece of a source and what reads it, numbered from `first`."""
+    local = scratch.protocol in LOCAL
     return [
-        Share(number, read, glance=glance)
-        if _cheap(piece, data)
-        else Share(number, read, scratch / f"{number:06d}.arrow")
-        for number, (piece, read, glance) in enumerate(pieces, start=first)
+        Share(
+            number,
+            read,
+            scratch / f"{number:06d}.arrow" if local or not _cheap(piece, data) else None,
+        )
+        for number, (piece, read) in enumerate(pieces, start=first)
     ]
 
 
@@ -78,7 +75,8 @@ def _cheap(piece: Any, data: Data) -> bool:
 
 def _copied(tables: Iterable[pa.Table], path: UPath) -> Iterator[pa.Table]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    # A disk takes the bytes sooner than they are compressed; an object store does not.
+    options = pa.ipc.IpcWriteOptions(compression=None if path.protocol in LOCAL else "lz4")
     with ExitStack() as stack:
         file = stack.enter_context(path.open("wb"))
         writer = None
@@ -91,8 +89,9 @@ def _copied(tables: Iterable[pa.Table], path: UPath) -> Iterator[pa.Table]:
 
 
 def _kept(path: UPath) -> Iterator[pa.Table]:
-    with path.open("rb") as file:
-        if not path.stat().st_size:  # a share without rows
-            return
+    if not path.stat().st_size:  # a share without rows
+        return
+    mapped = path.protocol in LOCAL
+    with pa.memory_map(str(path)) if mapped else path.open("rb") as file:
         for batch in pa.ipc.open_stream(file):
             yield pa.Table.from_batches([batch])

@@ -38,12 +38,14 @@ def test_a_share_without_rows_has_none_again(tmp_path):
     assert list(share.first()) == list(share.again()) == []
 
 
-def test_only_what_is_dear_to_read_is_copied(tmp_path):
-    data, scratch = data_of(tmp_path), UPath(tmp_path)
-    pieces = [(Piece(UPath("x"), kind), list, tuple) for kind in ("parquet", "csv")]
-    parquet, text = shares.of_pieces(pieces, data, scratch, first=4)
-    assert (parquet.copy, text.copy) == (None, scratch / "000005.arrow")
-    assert (parquet.glance, text.glance) == (tuple, None)
+@pytest.mark.parametrize(("place", "copied"), [("", ["parquet", "csv"]), ("memory://", ["csv"])])
+def test_what_is_cheap_to_read_again_is_not_copied_to_an_object_store(tmp_path, place, copied):
+    data, scratch = data_of(tmp_path), UPath(f"{place}{tmp_path}")
+    pieces = [(Piece(UPath("x"), kind), list) for kind in ("parquet", "csv")]
+    shares_ = shares.of_pieces(pieces, data, scratch, first=4)
+    found = [piece.format for (piece, _), share in zip(pieces, shares_, strict=True) if share.copy]
+    assert found == copied
+    assert shares_[1].copy == scratch / "000005.arrow"
 
 
 @pytest.fixture
