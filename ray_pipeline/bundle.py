@@ -42,10 +42,10 @@ class Manifest:
     version: str
     created: str
     """UTC, ISO 8601."""
-    task: Literal["classification", "regression"]
+    task: Literal["classification", "regression", "generation"]
     schema: Schema
     classes: tuple[str, ...] | None
-    """In the order of the model's outputs; None for a regression."""
+    """In the order of the model's outputs; None for a regression, or a language model."""
     model_file: str = "model.onnx"
     privacy: dict[str, Any] = field(default_factory=dict)
     """What `data.privacy` does to the values of a request, before anything else does."""
@@ -54,7 +54,7 @@ class Manifest:
     model: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
-    """How far the ONNX graph is from the trained model, over the validation split."""
+    """How far what is stored is from the trained model, over the validation split."""
     networks: list[dict[str, Any]] = field(default_factory=list)
     """The trained network and the smaller ones that were trained after it: what was measured of
     each, and which was chosen. Empty if there was but one."""
@@ -83,7 +83,8 @@ class Bundle:
 
     @property
     def model(self) -> Path:
-        """The ONNX graph: raw columns in, probabilities (or a value) out."""
+        """The ONNX graph: raw columns in, probabilities (or a value) out. Of a language model its
+        weights, in a folder as the Hugging Face libraries want it."""
         return self.path / self.manifest.model_file
 
 

@@ -27,7 +27,7 @@ from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
 from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import champion, choice, export, release
+from ray_pipeline.deploy import champion, choice, export, language_export, release
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job, Train, Tune
 from ray_pipeline.model import distill, evaluate, gates, prune, space, train, tune, zoo
@@ -272,6 +272,9 @@ def _deployed(
     endpoint."""
     job, record = run.job, run.record
     lineage = {stage.name: stage.digest for stage in run.stages}
+    if job.data.written:
+        yield from _language(run, made, lineage)
+        return
     compared = [stage.record["networks"] for stage in run.stages if stage.name == "compress"]
     forms = job.compress.without("prune", "distill")
     named = (job.name, forms, lineage, *at_serving, *compared)
@@ -280,3 +283,13 @@ def _deployed(
     record["bundle"] = str(bundle)
     yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+
+
+def _language(
+    run: Run, made: tuple[Any, ...], lineage: dict[str, str]
+) -> Generator[Stage, None, None]:
+    """The bundle of a language model. It has no endpoint: it does not predict rows."""
+    named = (run.job.name, lineage)
+    yield (exported := run.stage("export", language_export.write, *made, *named))
+    bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
+    run.record["bundle"] = str(bundle)

@@ -30,10 +30,13 @@ _METRICS = {
     "rmse": "RMSE",
     "mae": "MAE",
     "r2": "R²",
+    "perplexity": "perplexity",
+    "perplexity_change": "change of perplexity",
+    "token_accuracy": "token accuracy",
 }
-_HEADLINE = ("accuracy", "roc_auc", "f1", "r2", "rmse", "mae")
+_HEADLINE = ("accuracy", "roc_auc", "f1", "r2", "rmse", "mae", "perplexity", "token_accuracy")
 _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 12, 12
-_LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae"}
+_LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "perplexity"}
 
 _SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 _HIDDEN = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=Bearer )(?![$<{])[^\s\"']+")  # URL users, keys

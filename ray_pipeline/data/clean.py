@@ -262,6 +262,8 @@ def _check_label(sides: Mapping[str, dict[str, Summary]], label: Column, data: D
     if data.test and "test" not in sides:
         raise DataError("no row is left to test on", where=str(data.test))
     found = sides["train"][label.name]
+    if label.kind == "text":
+        return
     if isinstance(found, Moments):
         if found.minimum == found.maximum:
             raise _one_class(label, found.minimum, data)

@@ -18,6 +18,7 @@ from ray_pipeline.data import balance, fitting, parts, sentence_pool
 from ray_pipeline.data.balance import Weights
 from ray_pipeline.data.encoders import (
     category,
+    chat,
     date,
     image,
     number,
@@ -64,6 +65,9 @@ def check(features: Features, schema: Schema) -> None:
     several columns of images."""
     _check_one_image(schema)
     kinds = {column.name: column.kind for column in schema.features}
+    if schema.label.kind == "text":
+        chat.check(features, schema)
+        kinds[schema.label.name] = "text"  # a transcript
     tokenized: list[str] = []
     for name, settings in features.columns.items():
         where = f"data.features.columns.{name}"
@@ -149,6 +153,7 @@ def write_sides(
         "numbers": statistics.number_width,
         "categories": dict(zip(statistics.category_names, statistics.category_sizes, strict=True)),
         **({"balance": balance.described(weights)} if weights else {}),
+        **({"answers": chat.described(statistics)} if statistics.chat else {}),
     }
 
 
@@ -212,13 +217,17 @@ def compiled_arrow(
     `numbers` FixedSizeList<float32>[number_width] and `categories` FixedSizeList<int32>[C], as
     Statistics describes them, of which rows of an image or of tokens alone have none; `tokens`
     List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index
-    int64, or the value float32.
+    int64, or the value float32. For a language model they are `tokens`, `targets`, and as `label`
+    the number of tokens to foretell, int64.
 
     Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
     found: their target encodings are learned from the other folds.
 
     Raises (the function): DataError for a class that training lacks, or a label without a value.
     """
+    if statistics.chat is not None:
+        told = chat.encoding(statistics.chat, statistics.label.name)
+        return lambda rows, fold=None: told(rows).prepared()
     numbers = _numbers(statistics, folds or {})
     codes = _codes(statistics)
     tokenized = tokens.encoding(statistics.tokens) if statistics.tokens else None

@@ -12,12 +12,22 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import parts, summary
-from ray_pipeline.data.encoders import category, image, number, sentences, target, text, tokens
+from ray_pipeline.data.encoders import (
+    category,
+    chat,
+    image,
+    number,
+    sentences,
+    target,
+    text,
+    tokens,
+)
 from ray_pipeline.data.encoders.image import Colours
 from ray_pipeline.data.encoders.target import Encodings
 from ray_pipeline.data.hashing import column_sums, shares
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
+    ChatStatistics,
     DateStatistics,
     ImageStatistics,
     LabelStatistics,
@@ -40,7 +50,7 @@ class Part(NamedTuple):
 
     `logs` are the moments of the logarithms, `terms` in how many texts each stands, `targets`
     what `target.counted` finds, and `colours` those of images, each by the columns that are
-    encoded so.
+    encoded so. `answers` are the lengths of what a language model is to say.
     """
 
     rows: int
@@ -50,6 +60,7 @@ class Part(NamedTuple):
     terms: dict[str, Counts]
     targets: dict[str, pa.Table]
     colours: dict[str, Colours]
+    answers: chat.Lengths | None
 
 
 class Fitted(NamedTuple):
@@ -69,12 +80,13 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
         DataError: there is no feature, or the label has one class here.
     """
     rows = sum(parts.row_count(path) for path in files)
-    if not schema.features:
+    told = chat.fitted(data.features, schema)
+    if not schema.features and told is None:
         raise DataError("no column is a feature", where="data.columns")
     share = min(1.0, SAMPLE / max(rows, 1))
-    work = partial(_part, schema=schema, features=data.features, share=share)
+    work = partial(_part, schema=schema, features=data.features, share=share, told=told)
     found = _merged(parts.results(files, work))
-    label = _label(schema.label, found.summaries[schema.label.name])
+    label = _label(schema.label, found)
     categories = _categories(found, data.features, schema)
     learned = {
         column.name: target.fitted(
@@ -97,7 +109,8 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
             sentences.fitted(column.name, data.features.of(column.name))
             for column in _written(schema, data.features, "embedding")
         ),
-        tokens=_tokens(data.features, schema),
+        tokens=None if told else _tokens(data.features, schema),
+        chat=told and told.model_copy(update={"cut": found.answers.cut if found.answers else 0}),
         image=_image(found, data.features),
         label=label,
         missing=schema.missing,
@@ -119,7 +132,9 @@ def _numeric(schema: Schema) -> list[Column]:
     return _of_kind(schema, "integer", "number", "boolean", "date")
 
 
-def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part:
+def _part(
+    path: UPath, schema: Schema, features: Features, share: float, told: ChatStatistics | None
+) -> Part:
     names = [column.name for column in (*schema.features, schema.label)]
     table = parts.read(path, names, dictionaries=indexed(schema, features))
     numeric = _numeric(schema)
@@ -146,6 +161,7 @@ def _part(path: UPath, schema: Schema, features: Features, share: float) -> Part
             column.name: image.colours(table[column.name], image.shape_of(features.of(column.name)))
             for column in _of_kind(schema, "image")
         },
+        chat.lengths(told, schema.label.name, table) if told else None,
     )
 
 
@@ -164,6 +180,7 @@ def _merged(found: list[Part]) -> Part:
     def added(dicts: list[dict[str, Summary]]) -> dict[str, Summary]:
         return {name: reduce(operator.add, (d[name] for d in dicts)) for name in dicts[0]}
 
+    lengths = [part.answers for part in found if part.answers is not None]
     return Part(
         sum(part.rows for part in found),
         added([part.summaries for part in found]),
@@ -178,6 +195,7 @@ def _merged(found: list[Part]) -> Part:
             name: reduce(Colours.merged, (part.colours[name] for part in found))
             for name in found[0].colours
         },
+        reduce(chat.Lengths.merged, lengths) if lengths else None,
     )
 
 
@@ -242,7 +260,10 @@ def _tokens(features: Features, schema: Schema) -> TokenStatistics | None:
     return tokens.fitted(named[0], features.of(named[0])) if named else None
 
 
-def _label(column: Column, found: Summary) -> LabelStatistics:
+def _label(column: Column, part: Part) -> LabelStatistics:
+    if part.answers is not None:
+        return chat.label_of(column.name, part.answers)
+    found = part.summaries[column.name]
     if isinstance(found, Moments):
         if found.minimum == found.maximum:
             raise _one_class(column, found.minimum)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Matrices = Mapping[str, NDArray[Any]]
 
-INPUTS = ("numbers", "categories", "tokens", "image")
+INPUTS = ("numbers", "categories", "tokens", "targets", "image")
 """What a network may read. Rows of a table have both of the first two, be they of no width."""
 
 _TYPES: dict[str, type[np.generic]] = {"numbers": np.float32, "categories": np.int32}
@@ -22,7 +22,8 @@ PADDING = -1
 
 def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     """A prepared table's columns: `numbers` [N, F] float32, `categories` [N, C] int32, `tokens`
-    [N, T] int32, padded to the longest, `image` [N, H, W, C] uint8, `label` [N] and `weight` [N].
+    and `targets` [N, T] int32, padded to the longest, `image` [N, H, W, C] uint8, `label` [N] and
+    `weight` [N].
 
     Those that the table lacks are left out; but where it has neither tokens nor an image, or has
     one of numbers and categories, an absent one of these is a matrix of no width.
@@ -31,8 +32,9 @@ def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
     if names & {"numbers", "categories"} or not names & {"tokens", "image"}:
         found |= {name: _fixed(table, name, kind) for name, kind in _TYPES.items()}
-    if "tokens" in names:
-        found["tokens"] = padded(table["tokens"].combine_chunks())
+    for name in ("tokens", "targets"):
+        if name in names:
+            found[name] = padded(table[name].combine_chunks())
     if "image" in names:
         found["image"] = table["image"].combine_chunks().to_numpy_ndarray()
     return found | {n: table[n].to_numpy() for n in ("label", "weight") if n in names}

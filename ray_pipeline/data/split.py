@@ -31,7 +31,7 @@ def write(cleaned: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, A
     """
     rows = [(path, False) for path in parts.existing_files(cleaned / "rows")]
     held_out = [(path, True) for path in parts.files(cleaned / "test")]
-    by = data.split.by or tuple(column.name for column in schema.features)
+    by = data.split.by or tuple(column.name for column in schema.features or (schema.label,))
     shares_of = data.split.model_copy(update={"test": 0.0}) if held_out else data.split
     work = partial(_parted, by=by, split=shares_of, out=out)
     counts: Counter[str] = sum(parts.results(rows + held_out, work), Counter())

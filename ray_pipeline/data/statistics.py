@@ -155,8 +155,26 @@ class SentenceStatistics(TokenStatistics):
         return self.width
 
 
+class ChatStatistics(TokenStatistics):
+    """What a language model learns from: prompts and, in the label's column, their answers; or
+    transcripts of chats, if `name` is that column itself.
+
+    Both are written as the base's chat `template` says; without one, an answer stands after its
+    prompt's line. `begin` and `end` are the texts of the tokens that a text begins and ends with,
+    `cut` how many training rows have more tokens than `longest`.
+    """
+
+    template: str
+    begin: str
+    end: str
+    cut: int = 0
+
+
 class LabelStatistics(_Frozen):
-    """The label: its classes in sorted order with their counts, or None for a regression."""
+    """The label: its classes in sorted order with their counts, or None for a regression.
+
+    Of a language model, `mean` and `deviation` are those of an answer's number of tokens.
+    """
 
     name: str
     classes: tuple[str, ...] | None
@@ -173,7 +191,8 @@ class Statistics(_Frozen):
     the parts of dates, one-hot categories, target encodings, terms and vectors of texts. And
     `categories` [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of
     `binned`. Besides, or instead where a row has nothing else, `tokens` [N, T] of a text and the
-    pixels of an `image` [N, H, W, C] uint8.
+    pixels of an `image` [N, H, W, C] uint8. A language model reads `tokens`, and as `targets`
+    [N, T] those of them that it is to foretell.
     """
 
     rows: int
@@ -184,12 +203,15 @@ class Statistics(_Frozen):
     sentences: tuple[SentenceStatistics, ...] = ()
     image: ImageStatistics | None = None
     tokens: TokenStatistics | None = None
+    chat: ChatStatistics | None = None
     label: LabelStatistics
     missing: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """What a network is called with, by name."""
+        if self.chat is not None:
+            return ("tokens", "targets")
         wide = tuple(name for name in ("tokens", "image") if getattr(self, name) is not None)
         table = self.number_width or self.category_sizes or not wide
         return (("numbers", "categories") if table else ()) + wide
@@ -250,10 +272,15 @@ class Statistics(_Frozen):
         return indexed + tuple(column.name for column in self.binned)
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
+    def task(self) -> Literal["classification", "regression", "generation"]:
+        if self.chat is not None:
+            return "generation"
         return "regression" if self.label.classes is None else "classification"
 
     @property
     def outputs(self) -> int:
-        """Numbers that the model puts out for a row: one per class, or one value."""
+        """Numbers that the model puts out for a row: one per class, or one value; of a language
+        model, its answer's summed loss and how many tokens it foretold."""
+        if self.chat is not None:
+            return 2
         return 1 if self.label.classes is None else len(self.label.classes)

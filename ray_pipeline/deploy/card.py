@@ -15,7 +15,10 @@ from ray_pipeline.bundle import Manifest
 from ray_pipeline.schema import Schema
 
 _NEEDED = ("numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "universal-pathlib")
-_HEADLINES = ("accuracy", "f1", "precision", "recall", "roc_auc", "log_loss", "rmse", "mae", "r2")
+_HEADLINES = (
+    *("accuracy", "f1", "precision", "recall", "roc_auc", "log_loss", "rmse", "mae", "r2"),
+    *("perplexity", "token_accuracy", "perplexity_change"),
+)
 
 
 def mlflow_files(manifest: Manifest) -> dict[str, str]:
@@ -127,10 +130,10 @@ def _facts(manifest: Manifest) -> str:
             f"- The figures above are the trained network's. On the validation rows it scores "
             f"{plain['score']:.4f}, and this form of it {form['score']:.4f}."
         )
-    if manifest.parity:
+    if parity := manifest.parity:
         lines.append(
-            f"- The graph was compared with the trained network on {manifest.parity['rows']:,} "
-            f"rows: largest difference {manifest.parity['max_difference']:.2g}."
+            "- What is stored was compared with the trained network on "
+            f"{parity['rows']:,} rows: largest difference {parity['max_difference']:.2g}."
         )
     lines += [f"- {name}: `{digest}`" for name, digest in manifest.lineage.items()]
     if manifest.base_model:
@@ -139,6 +142,8 @@ def _facts(manifest: Manifest) -> str:
 
 
 def _usage(manifest: Manifest) -> str:
+    if manifest.task == "generation":
+        return _LANGUAGE_USAGE
     return f"""```sh
 ray-pipeline deploy . --name {manifest.name}
 ray-pipeline predict . rows.csv -o predictions.parquet
@@ -171,3 +176,18 @@ def _outputs(manifest: Manifest) -> list[dict[str, Any]]:
         {"type": "double", "name": "probability", "required": True},
         {**by_class, "required": True},
     ]
+
+
+_LANGUAGE_USAGE = """The folder `model` is as the Hugging Face libraries and servers of language \
+models want it: weights in safetensors, LoRA's additions merged into them, and the tokenizer.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+network = AutoModelForCausalLM.from_pretrained("model")
+tokenizer = AutoTokenizer.from_pretrained("model")
+```
+
+```sh
+vllm serve model
+```"""

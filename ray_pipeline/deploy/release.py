@@ -17,7 +17,7 @@ from upath import UPath
 
 from ray_pipeline import __version__, audit, bundle
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.deploy import auth, inference, ports
+from ray_pipeline.deploy import auth, inference, ports, runtime
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
@@ -39,11 +39,12 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
         `endpoint` (its URL), `version`, `unchanged`, `curl` (a command that calls it).
 
     Raises:
-        BundleError: the bundle is not whole.
+        BundleError: the bundle is not whole, or is a language model.
         JobError: `serve.online` names columns that the model does not know.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
     """
     opened = bundle.opened(path)
+    runtime.check_predicts(opened)
     if settings.online:
         _check_online(settings.online, opened)
     key = auth.key() if settings.auth == "key" else None

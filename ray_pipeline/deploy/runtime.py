@@ -57,6 +57,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         self.manifest = bundle.manifest
+        check_predicts(bundle)
         try:
             self._session = session(str(bundle.model), threads)
         except _LOADING_ERRORS as error:
@@ -92,6 +93,18 @@ class Predictor:
     def of_clean(self, columns: Columns) -> NDArray[np.float32]:
         """As `predict`, of rows that were treated and cleaned before, as the path's are."""
         return self._run(columns)
+
+
+def check_predicts(bundle: Bundle) -> None:
+    """Raises BundleError for a language model: it writes texts, and takes no rows."""
+    if bundle.manifest.task == "generation":
+        raise BundleError(
+            "a language model, which answers in words and does not predict rows",
+            where=str(bundle.path),
+            expected="a bundle of a model that predicts a class or a value",
+            hint="its folder `model` can be served by any server of language models, "
+            "say `vllm serve`, or read by transformers",
+        )
 
 
 def predicting(model: bytes) -> Callable[[Columns], NDArray[Any]]:

@@ -94,6 +94,31 @@ class Job(Settings):
             raise ValueError("tune.space: say what to search, or set model.name to auto")
         return self
 
+    @model_validator(mode="after")
+    def _written_by_a_language_model(self) -> Job:
+        if self.data.written != (self.model.name == "language"):
+            raise ValueError(
+                "model.name: `language` and a label of the kind `text` go together: it writes texts"
+            )
+        if not self.data.written:
+            return self
+        evaluate, compress = self.evaluate, self.compress
+        other = {
+            "label": self.label,
+            "tune": self.tune,
+            "train.augment": self.train.augment,
+            "evaluate.groups": evaluate.groups,
+            "evaluate.slices": evaluate.slices,
+            "evaluate.behaviour": evaluate.behaviour,
+            "evaluate.robustness": evaluate.robustness,
+            "evaluate.champion": evaluate.champion,
+            "compress.prune": compress.prune,
+            "compress.distill": compress.distill,
+        }
+        if asked := [name for name, settings in other.items() if settings]:
+            raise ValueError(f"{asked[0]}: is for models that predict, and this one writes")
+        return self
+
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:

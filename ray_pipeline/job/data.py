@@ -73,7 +73,10 @@ class Data(Settings):
     missing: tuple[str, ...] = Field(
         (), description="Texts that mean `no value`, besides the empty one."
     )
-    label: str = Field(description="The column to predict.")
+    label: str = Field(
+        description="The column to predict; of a model that writes, its kind is `text`: answers to "
+        "the prompts in another, or transcripts of chats as JSON."
+    )
     columns: dict[str, ColumnEntry] = Field(
         default_factory=dict,
         description="Kinds by column name, in file order where there is no header; columns not "
@@ -102,10 +105,14 @@ class Data(Settings):
         if self.split.validation + (0 if self.test else self.split.test) >= 1:
             raise ValueError("`split.validation` and `split.test` leave no rows to train on")
         given = self.columns.get(self.label)
-        if (kind := getattr(given, "kind", given)) in ("date", "text", "image"):
+        read = any(column.text == "tokens" for column in self.features.columns.values())
+        kind = getattr(given, "kind", given)
+        if kind in ("date", "image") or (kind == "text" and not read):
             raise ValueError(
                 f"label {self.label!r}: a {kind} cannot be predicted, but a category can"
             )
+        if self.written and self.balance:
+            raise ValueError("`balance` weighs classes; answers that are texts have none")
         if self.privacy and self.privacy.method(self.label):
             raise ValueError(f"label {self.label!r} is what is predicted: it cannot be treated")
         for name in self.split.by:
@@ -119,3 +126,9 @@ class Data(Settings):
         if self.split.validation == 0:
             raise ValueError("`split.validation` must be above 0: early stopping needs it")
         return self
+
+    @property
+    def written(self) -> bool:
+        """Whether the label is a text, which only a language model can write."""
+        given = self.columns.get(self.label)
+        return getattr(given, "kind", given) == "text"

@@ -49,8 +49,8 @@ class ColumnFeatures(Settings):
     text: Literal["tfidf", "embedding", "tokens"] = Field(
         "tfidf",
         description="Of a text. `tfidf`: how often it has each term, rare ones counting more; "
-        "`embedding`: the vector that a sentence encoder makes of it; `tokens` are what the model "
-        "`encoder` reads.",
+        "`embedding`: the vector that a sentence encoder makes of it; `tokens` are what the models "
+        "`encoder` and `language` read.",
     )
     encoder: str | None = Field(
         None,

@@ -21,7 +21,7 @@ class Trees(Settings):
 
 
 class Lora(Settings):
-    """Low-rank additions to the linear layers of an encoder, which itself stays as it is."""
+    """Low-rank additions to a pretrained network's linear layers, which themselves stay."""
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1, description="The addition counts alpha / rank.")
@@ -32,21 +32,23 @@ class Model(Settings):
     name: str = Field(
         "mlp",
         description="`mlp`, `resnet`, `ft_transformer`, `trees`; of images `cnn` or `convnet`; of "
-        "a text's tokens `encoder`; or "
+        "a text's tokens `encoder`, or `language`, which writes answers; or "
         "your own as module:function; "
         "`auto` lets the search choose among those that suit the data.",
         examples=["resnet"],
     )
     base: str | None = Field(
         None,
-        description="Weights to begin with, of a `convnet` or an `encoder` (there by default of "
-        "what makes the tokens): a folder or a hub's id, with config.json and model.safetensors.",
+        description="Weights to begin with, of a `convnet`, an `encoder` or a `language` (there "
+        "by default of what makes the tokens): a folder or a hub's id, with config.json and "
+        "model.safetensors.",
     )
     layers: int | None = Field(
         None, ge=1, description="Layers of an `encoder` that are kept, evenly spaced; or all."
     )
     lora: Lora | None = Field(
-        None, description="Train an `encoder` through low-rank additions instead of in full."
+        None,
+        description="Train an `encoder` or a `language` through low-rank additions, not in full.",
     )
     width: int = Field(128, ge=1, description="Units in a hidden layer; of a token, if `heads`.")
     depth: int = Field(2, ge=1, le=64, description="Hidden layers, residual or attention blocks.")

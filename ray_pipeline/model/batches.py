@@ -13,13 +13,20 @@ from ray_pipeline.data.matrices import INPUTS, Matrices
 Inputs = dict[str, Tensor]
 """What a network reads of N rows, by the name of its argument."""
 
-CHUNK, WIDE_CHUNK = 8192, 256
-"""Rows that are read at a time where nothing is learned; of texts and images, few."""
+CHUNK, WIDE_CHUNK, WIDEST_CHUNK = 8192, 256, 8
+"""Rows that are read at a time where nothing is learned; of texts and images, few, and fewer where
+each token makes as many numbers as the vocabulary has words."""
 POOL = 50
 """Batches among which texts are sorted by their length."""
 
 
-_KINDS = {"numbers": np.float32, "categories": np.int64, "tokens": np.int64, "image": np.uint8}
+_KINDS = {
+    "numbers": np.float32,
+    "categories": np.int64,
+    "tokens": np.int64,
+    "targets": np.int64,
+    "image": np.uint8,
+}
 
 
 def tensors(prepared: Matrices) -> Inputs:
@@ -33,7 +40,8 @@ def trimmed(inputs: Inputs) -> Inputs:
     if "tokens" not in inputs:
         return inputs
     longest = int(lengths(inputs["tokens"]).max()) if len(inputs["tokens"]) else 0
-    return {**inputs, "tokens": inputs["tokens"][:, : max(longest, 1)]}
+    written = [name for name in ("tokens", "targets") if name in inputs]
+    return {**inputs, **{name: inputs[name][:, : max(longest, 1)] for name in written}}
 
 
 def lengths(tokens: Tensor) -> Tensor:
@@ -61,7 +69,8 @@ def chunks(inputs: Inputs) -> Iterator[tuple[Tensor | slice, Inputs]]:
     count = len(next(iter(inputs.values())))
     if "tokens" in inputs:
         order = lengths(inputs["tokens"]).argsort(stable=True)
-        for places in torch.split(order, WIDE_CHUNK) if count else [order]:
+        size = WIDEST_CHUNK if "targets" in inputs else WIDE_CHUNK
+        for places in torch.split(order, size) if count else [order]:
             yield places, trimmed({name: part[places] for name, part in inputs.items()})
         return
     size = WIDE_CHUNK if "image" in inputs else CHUNK

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ray_pipeline.data.encoders import pretrained
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Model
+from ray_pipeline.job.model import Lora
 from ray_pipeline.model.inputs import Inputs
 from ray_pipeline.model.tabular import Embedded
 
@@ -39,7 +40,7 @@ class Encoder(nn.Module):
         if model.layers is not None:
             _keep_layers(self.backbone, model.layers)
         if model.lora is not None:
-            self.backbone = _adapted(self.backbone, model)
+            self.backbone = adapted(self.backbone, model.lora)
         self.embedded = Embedded(model, inputs)
         self.dropout = nn.Dropout(model.dropout)
         width = int(self.backbone.config.hidden_size)
@@ -83,16 +84,16 @@ def _keep_layers(backbone: Any, count: int) -> None:
     backbone.config.num_hidden_layers = count
 
 
-def _adapted(backbone: Any, model: Model) -> Any:
+def adapted(backbone: Any, lora: Lora) -> Any:
+    """A network of transformers with LoRA's additions, which alone are trained. Raises JobError."""
     try:
         import peft
     except ModuleNotFoundError:
         raise pretrained.absent("peft") from None
-    assert model.lora is not None
     settings = peft.LoraConfig(
-        r=model.lora.rank,
-        lora_alpha=model.lora.alpha,
-        lora_dropout=model.lora.dropout,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
         target_modules="all-linear",
     )
     return peft.get_peft_model(backbone, settings)

@@ -17,6 +17,7 @@ from ray_pipeline.model import (
     fairness,
     gates,
     judgement,
+    language_judgement,
     metrics,
     overfitting,
     slices,
@@ -43,12 +44,14 @@ def write(
     Writes `metrics.json` and `predictions.parquet`. The record's `metrics` holds the key metrics
     by name, and beside them `about`, `intervals`, `baseline`, `validation`, `training`, `gap`,
     `classes`, `confusion`, `calibration`, `groups`, `slices`, `behaviour`, `robustness` and
-    `importance`. Undefined figures are null.
+    `importance`. Undefined figures are null. A language model is judged by `language_judgement`.
 
     Raises:
         JobError: a group column, the positive class or another named class does not exist.
         DataError: there are no rows to judge on.
     """
+    if prepared.load(features).task == "generation":
+        return language_judgement.write(trained, features, split, settings, out=out)
     judged = case.opened(trained, features, split, schema, settings)
     predictions = predicted(judged.model, judged.statistics, split / judged.side, settings.groups)
     learned, on_learning = _learned(judged, trained, features)

@@ -50,6 +50,8 @@ def check(settings: Evaluate, schema: Schema) -> None:
     kind = schema.label.kind
     both = kind in ("integer", "number")
     keys = [*(KEYS["regression"] if both else ()), *KEYS["classification"]]
+    if kind == "text":
+        keys = [*KEYS["generation"]]
     for name in settings.gates:
         if name.partition(".")[0] not in (*keys, *_SECTIONS):
             raise unknown("metric", name, keys, _WHERE)

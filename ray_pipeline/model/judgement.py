@@ -21,6 +21,7 @@ KEYS = {
         *("log_loss", "brier", "calibration_error"),
     ),
     "regression": ("rmse", "mae", "r2"),
+    "generation": ("perplexity", "token_accuracy", "perplexity_change"),
 }
 
 

@@ -48,13 +48,14 @@ class Setup:
 
 def inputs(statistics: Statistics) -> zoo.Inputs:
     """What a network for these features reads and puts out."""
+    tokens = statistics.chat or statistics.tokens
     return zoo.Inputs(
         numbers=statistics.number_width,
         categories=statistics.category_sizes,
         outputs=statistics.outputs,
         embedded=statistics.embedded_width,
         image=statistics.image,
-        tokens=statistics.tokens and statistics.tokens.model_copy(update={"tokenizer": ""}),
+        tokens=tokens and tokens.model_copy(update={"tokenizer": ""}),
     )
 
 
@@ -224,7 +225,8 @@ def _seed(place: Place, epoch: int, step: int) -> None:
 def validate(
     engine: Engine, feed: Feed, statistics: Statistics, network: nn.Module
 ) -> dict[str, float]:
-    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression.
+    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression; of a
+    language model, those of a token.
 
     Validation rows have no weights, whatever `data.balance` says: the loss that chooses the epoch
     and the trial speaks of the rows as they come, and can be compared between runs.
@@ -232,10 +234,14 @@ def validate(
     strategy.average_buffers(network)
     engine.model.eval()
     device = next(network.parameters()).device
-    # rows, loss, hits; for a regression also the labels' sum and sum of squares
+    # rows (or tokens), loss, hits; for a regression also the labels' sum and sum of squares
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for chunk in feed.validation():
         logits = engine.model(**chunk.inputs)
+        if statistics.task == "generation":
+            sums[0] += chunk.label.sum()
+            sums[1:3] += logits.double().sum(0)
+            continue
         count = len(chunk.label)
         sums[0] += count
         sums[1] += loss_of(logits, chunk.label, statistics).double() * count

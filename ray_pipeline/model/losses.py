@@ -29,11 +29,15 @@ class Teacher(Protocol):
 def loss_of(
     logits: Tensor, label: Tensor, statistics: Statistics, weight: Tensor | None = None
 ) -> Tensor:
-    """Mean cross entropy, or mean squared error on the standardised label.
+    """Mean cross entropy, or mean squared error on the standardised label, or a token's loss.
 
     With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
-    another number, and a batch of light rows would count for as much as one of heavy ones.
+    another number, and a batch of light rows would count for as much as one of heavy ones. For the
+    same reason a language model's loss is that of the answers' tokens over N times the mean
+    answer's number of them: each token counts alike, whichever batch and part it is in.
     """
+    if statistics.task == "generation":
+        return logits[:, 0].sum() / (len(label) * statistics.label.mean)
     reduction: Literal["none", "mean"] = "mean" if weight is None else "none"
     if statistics.task == "classification":
         loss = cross_entropy(logits, label, reduction=reduction)

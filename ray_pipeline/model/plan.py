@@ -129,13 +129,15 @@ def measured_step_s(
 
 def like(statistics: Statistics, count: int) -> Rows:
     """`count` made-up rows of the shapes that these features have; texts are as long as may be."""
-    longest = 0 if statistics.tokens is None else statistics.tokens.longest
+    written = statistics.chat or statistics.tokens
+    longest = 0 if written is None else written.longest
     pixels = () if statistics.image is None else statistics.image.shape
     whole, byte = torch.int64, torch.uint8
     made = {
         "numbers": torch.zeros(count, statistics.number_width),
         "categories": torch.zeros(count, len(statistics.category_sizes), dtype=whole),
         "tokens": torch.ones(count, longest, dtype=whole),
+        "targets": torch.ones(count, longest, dtype=whole),
         "image": torch.zeros(count, *pixels, dtype=byte),
     }
     inputs = {name: made[name] for name in statistics.inputs}

@@ -104,7 +104,7 @@ class Zero:
         if self.stage < 3:
             return {name: copied(value) for name, value in self.network.state_dict().items()}
         state = {name: copied(value) for name, value in self.network.named_buffers()}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.network.named_parameters(remove_duplicate=False):
             # One at a time: a worker never holds more than its shard and one whole parameter.
             with self.deepspeed.zero.GatheredParameters([parameter]):
                 state[name] = copied(parameter)

@@ -17,6 +17,7 @@ from ray_pipeline.model.cnn import Cnn
 from ray_pipeline.model.convnet import Convnet
 from ray_pipeline.model.encoder import Encoder
 from ray_pipeline.model.inputs import Inputs
+from ray_pipeline.model.language import Language
 from ray_pipeline.model.space import AUTO
 from ray_pipeline.model.tabular import Dropout, Embedded, Mlp, ResNet, Waves
 from ray_pipeline.model.transformer import FtTransformer
@@ -42,6 +43,7 @@ MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {
     "cnn": Cnn,
     "convnet": Convnet,
     "encoder": Encoder,
+    "language": Language,
     "ft_transformer": FtTransformer,
     "trees": Trees,
 }
@@ -74,7 +76,7 @@ def build(model: Model, inputs: Inputs) -> nn.Module:
 def plain(network: nn.Module) -> nn.Module:
     """A trained network as it is to predict: what was trained beside its weights is put into
     them."""
-    return network.merged() if isinstance(network, Encoder) else network
+    return network.merged() if isinstance(network, Encoder | Language) else network
 
 
 def _check_reads(network: nn.Module, name: str, inputs: Inputs) -> None:

@@ -1,4 +1,4 @@
-"""Pretrained encoders of texts from transformers."""
+"""Pretrained encoders of texts, and language models, from transformers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ def backbone(base: str) -> Any:
     Raises:
         JobError: it cannot be loaded, or transformers is not installed.
     """
+    network = _loaded("AutoModel", base)
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # it reads the first token alone, and would not be trained
+    return network
+
+
+def causal(base: str) -> Any:
+    """As `backbone`, the language model that foretells each token from those before it."""
+    return _loaded("AutoModelForCausalLM", base)
+
+
+def _loaded(kind: str, base: str) -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
@@ -23,7 +35,7 @@ def backbone(base: str) -> Any:
     local = Path(base).is_dir()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        network = transformers.AutoModel.from_pretrained(
+        return getattr(transformers, kind).from_pretrained(
             base, local_files_only=local, use_safetensors=True, dtype=float32
         )
     except (OSError, ValueError) as error:
@@ -32,9 +44,6 @@ def backbone(base: str) -> Any:
             where="model.base",
             expected="a folder or a hub's id with config.json and model.safetensors",
         ) from error
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # it reads the first token alone, and would not be trained
-    return network
 
 
 def pooled_mean(network: nn.Module, tokens: Tensor) -> Tensor:

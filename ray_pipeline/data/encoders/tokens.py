@@ -17,7 +17,7 @@ from ray_pipeline.data.statistics import TokenStatistics
 from ray_pipeline.errors import JobError
 from ray_pipeline.job.features import ColumnFeatures
 
-FILE = "tokenizer.json"
+FILE, TEMPLATE = "tokenizer.json", "chat_template.jinja"
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens of each, its first and last special ones included."""
@@ -49,7 +49,7 @@ def content_of(base: str) -> str:
     try:
         from transformers import AutoTokenizer
     except ModuleNotFoundError:
-        raise _absent() from None
+        raise absent() from None
     try:
         found = AutoTokenizer.from_pretrained(base, local_files_only=Path(base).is_dir())
     except (OSError, ValueError) as error:
@@ -64,7 +64,7 @@ def content_of(base: str) -> str:
 
 def digest_of(base: str) -> str:
     """A digest of a local folder's encoder and tokenizer; of a hub's id, the id."""
-    names = ("config.json", "model.safetensors", FILE)
+    names = ("config.json", "model.safetensors", FILE, "tokenizer_config.json", TEMPLATE)
     paths = [Path(base) / name for name in names]
     digest = hashlib.sha256(base.encode())
     for path in paths:
@@ -83,7 +83,7 @@ def tokenizing(column: TokenStatistics) -> Tokenize:
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        raise _absent() from None
+        raise absent() from None
     tokenizer: Any = Tokenizer.from_str(column.tokenizer)
     tokenizer.enable_truncation(column.longest)
     tokenizer.no_padding()
@@ -145,7 +145,7 @@ def _matrix(texts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return matrix
 
 
-def _absent() -> JobError:
+def absent() -> JobError:
     return JobError(
         "the libraries for pretrained encoders are not installed",
         where="data.features.columns",

@@ -1,0 +1,142 @@
+"""One job, from questions and answers in a file to the folder of a language model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import tiny_language
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from upath import UPath
+
+from ray_pipeline import bundle, jobfile, pipeline
+from ray_pipeline.deploy import release, runtime
+from ray_pipeline.errors import BundleError, GateRefused
+from ray_pipeline.job import Serve
+from ray_pipeline.model import plan
+
+sys.path.append(str(Path(__file__).parents[1] / "jobs"))
+
+JOB = """
+name: support
+storage: storage
+data:
+  source: faq.jsonl
+  label: answer
+  columns: {question: text, answer: text, chapter: {kind: category, role: ignore}}
+  split: {by: [question], validation: 0.2, test: 0.2}
+  features: {columns: {question: {text: tokens, encoder: base, longest: 64}}}
+model: {name: language, lora: {rank: 4}}
+train:
+  {strategy: zero3, workers: 2, epochs: 3, batch_size: 16, accumulate: 2, learning_rate: 0.02}
+evaluate: {bootstrap: 200, gates: {perplexity_change: {max: 0}, token_accuracy: {min: 0.2}}}
+"""
+
+
+class Quiet:
+    def __getattr__(self, name: str):
+        return lambda *arguments, **settings: None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("support")
+    tiny_language.saved(folder / "base")
+    questions, answers = tiny_language.asked(160)
+    rows = [
+        {"question": question, "answer": answer, "chapter": "packages"}
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    rows[3]["answer"] = None
+    (folder / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "job.yaml").write_text(JOB)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(folder, ray_cluster):
+    return pipeline.run(jobfile.read(folder / "job.yaml", []), Quiet())
+
+
+def test_it_foretells_answers_better_than_before(ran):
+    metrics = ran["metrics"]
+    before = metrics["baseline"]["perplexity"]
+    low, high = metrics["intervals"]["perplexity_change"]
+    assert metrics["perplexity"] < before / 2
+    assert low < metrics["perplexity"] - before == metrics["perplexity_change"] < high < 0
+    assert metrics["token_accuracy"] > metrics["baseline"]["token_accuracy"]
+    stages = {stage["name"]: stage["record"] for stage in ran["stages"]}
+    assert stages["clean"]["rows_quarantined"] == 1  # a question without an answer
+    assert stages["train"]["strategy"] == "zero3"
+    assert stages["features"]["answers"]["rows_cut"] == 0
+    page = UPath(ran["report"]).read_text()
+    assert "Answers foretold" in page
+    assert "token accuracy" in page
+
+
+def test_no_question_is_on_two_sides(ran, folder):
+    split = next((folder / "storage/support/stages").glob("split-*"))
+    sides = [set(pq.read_table(split / s)["question"].to_pylist()) for s in ("train", "test")]
+    assert not sides[0] & sides[1]
+
+
+def test_its_bundle_is_a_folder_for_servers_of_language_models(ran):
+    opened = bundle.opened(ran["bundle"])
+    assert opened.manifest.task == "generation"
+    names = set(opened.manifest.files)
+    assert {"model/config.json", "model/model.safetensors", "model/tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    assert opened.manifest.parity["rows"] > 10
+    folder = opened.path / "model"
+    network = AutoModelForCausalLM.from_pretrained(folder)
+    assert not any("lora" in name for name in network.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = json.loads(tiny_language.transcript("How can I install gcc, case 3?"))
+    tokens = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
+    said = network.generate(**tokens, max_new_tokens=5, do_sample=False)
+    assert tokenizer.decode(said[0, tokens["input_ids"].shape[1] :]).startswith("R")  # Run, Read
+
+
+def test_it_has_no_endpoint_and_predicts_no_rows(ran):
+    assert "endpoint" not in ran
+    assert [stage["name"] for stage in ran["stages"]][-1] == "export"
+    with pytest.raises(BundleError, match="answers in words"):
+        release.deploy(ran["bundle"], "support", Serve())
+    with pytest.raises(BundleError, match="answers in words"):
+        runtime.Predictor(bundle.opened(ran["bundle"]))
+
+
+def test_a_gate_refuses_a_model_that_learned_too_little(ran, folder):
+    job = jobfile.read(folder / "job.yaml", ["evaluate.gates.perplexity.max=1"])
+    with pytest.raises(GateRefused, match="perplexity is"):
+        pipeline.run(job, Quiet())
+
+
+def test_its_training_can_be_planned(ran, folder):
+    made = plan.of(jobfile.read(folder / "job.yaml", []))
+    assert made is not None
+    assert made.shape.frozen > made.shape.trained > 0
+
+
+def test_questions_of_debians_pages_come_with_their_answers(tmp_path):
+    import faq
+
+    page = """<html xmlns="http://www.w3.org/1999/xhtml"><head><title>Chapter 9. Keeping
+      current</title></head><body><div class="chapter"><div class="section"><div><h2>9.1.\xa0How can
+      I update?</h2></div><p>Run:</p><pre>apt-get  update\napt-get upgrade</pre>
+      <div class="section"><div class="titlepage"><h3>9.1.1. apt</h3></div><p>Or\xa0apt.</p></div>
+      <div class="section"><div><h3>9.1.2. Which one?</h3></div><p>Any.</p></div></div>
+      <div class="section"><div><h2>9.2. Nothing asked</h2></div><p>x</p></div></div>
+      </body></html>"""
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    assert faq.written([tmp_path / "page.html"], tmp_path / "faq.jsonl") == 2
+    first, second = map(json.loads, (tmp_path / "faq.jsonl").read_text().splitlines())
+    assert first == {
+        "question": "How can I update?",
+        "answer": "Run:\napt-get  update\napt-get upgrade\napt\nOr apt.",
+        "chapter": "Keeping current",
+    }
+    assert (second["question"], second["answer"]) == ("Which one?", "Any.")
