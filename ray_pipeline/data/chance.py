@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-_Z = float(stats.norm.ppf(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def wilson(hits: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -22,6 +22,8 @@ def wilson(hits: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
 
 def independence(counts: NDArray[Any]) -> tuple[float, float]:
     """Of counts [G, K]: the p-value of Pearson's χ² test, and Cramér's V (0 none, 1 complete)."""
+    from scipy import stats  # most of a second, for jobs with groups alone
+
     counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
     if min(counts.shape) < 2:
         return 1.0, 0.0
@@ -45,6 +47,8 @@ def equal_means(
     rows: NDArray[Any], sums: NDArray[Any], squares: NDArray[Any]
 ) -> tuple[float, float]:
     """The p-value of the F test that all groups [G] have one mean, and √η², its strength."""
+    from scipy import stats
+
     total, groups = rows.sum(), len(rows)
     within = float((squares - sums**2 / rows).sum())
     between = float((sums**2 / rows).sum() - sums.sum() ** 2 / total)
