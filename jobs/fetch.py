@@ -67,7 +67,8 @@ CLOTHES = (
 )
 
 
-# Debian's questions and answers (GPL-2+); they are read at www.debian.org/doc/manuals/debian-faq.
+# Debian's questions and answers, free to copy and change under their own notice; they are read at
+# www.debian.org/doc/manuals/debian-faq.
 FAQ = "debian-faq"
 
 
