@@ -16,6 +16,7 @@ from ray_pipeline.data.connectors import connector
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.privacy.treatment import Treat
 from ray_pipeline.data.readers import READERS
+from ray_pipeline.data.readers.rows import placed
 from ray_pipeline.data.sources import files
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import ColumnSettings, Data, Source
@@ -70,7 +71,7 @@ def _cleaned(
 ) -> pa.Table:
     columns = {name: parsing.present(table[name], missing) for name in names}
     named = "_source" in table.column_names
-    place = table["_source"] if named else pa.repeat(str(source), len(table))
+    place = table["_source"] if named else placed(str(source), len(table))
     return pa.table(columns | {"_source": place} | {name: table[name] for name in LINEAGE[1:]})
 
 

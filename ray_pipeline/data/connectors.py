@@ -14,6 +14,7 @@ from upath import UPath
 
 from ray_pipeline.data import readers, sources
 from ray_pipeline.data.media import found
+from ray_pipeline.data.readers.rows import placed
 from ray_pipeline.data.sources import Piece
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
@@ -106,7 +107,7 @@ def _file_pieces(source: Source, data: Data) -> list[Piece]:
 
 def _file_tables(piece: Piece, data: Data, names: Sequence[str]) -> Iterator[pa.Table]:
     for table in readers.tables(piece, data, names):
-        yield table.append_column("_source", pa.repeat(str(piece.path), len(table)))
+        yield table.append_column("_source", placed(str(piece.path), len(table)))
 
 
 def _file_sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table | None:

@@ -50,17 +50,18 @@ class Repeated(NamedTuple):
         places = np.searchsorted(self.ids, ids)
         inside = places < len(self.ids)
         inside[inside] = self.ids[places[inside]] == ids[inside]
-        # A null index takes a null.
-        return self._texts(files).take(pa.array(places, mask=~inside))
+        texts = self._texts(places[inside], files)
+        return pc.replace_with_mask(pa.nulls(len(ids), pa.string()), pa.array(inside), texts)
 
-    def _texts(self, files: list[str]) -> pa.Array:
+    def _texts(self, places: NDArray[np.int64], files: list[str]) -> pa.Array:
         names = pa.array([name.rsplit("/", 1)[-1] for name in files], pa.string())
+        firsts = self.firsts[places]
         return pc.binary_join_element_wise(
-            pc.if_else(pa.array(self.leaked), "also in the test file", "duplicate"),
+            pc.if_else(pa.array(self.leaked[places]), "also in the test file", "duplicate"),
             ", the same as row ",
-            pc.cast(pa.array(self.firsts & (2**_ROWS - 1)), pa.string()),
+            pc.cast(pa.array(firsts & (2**_ROWS - 1)), pa.string()),
             " of ",
-            names.take(pa.array(self.firsts >> _ROWS)),
+            names.take(pa.array(firsts >> _ROWS)),
             "",
         )
 
@@ -70,8 +71,11 @@ NOTHING = Repeated(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.
 
 def row_ids(table: pa.Table, files: list[str]) -> NDArray[np.int64]:
     """A number [N] for each row's `_source` and `_row`; ordered as the files, then as the rows."""
-    sources = pc.index_in(table["_source"].combine_chunks(), pa.array(files)).to_numpy()
-    ids: NDArray[np.int64] = (sources.astype(np.int64) << _ROWS) | table["_row"].to_numpy()
+    places = table["_source"].combine_chunks()
+    if not pa.types.is_dictionary(places.type):
+        places = places.dictionary_encode()
+    known = pc.index_in(places.dictionary, pa.array(files)).to_numpy().astype(np.int64)
+    ids: NDArray[np.int64] = (known << _ROWS)[places.indices.to_numpy()] | table["_row"].to_numpy()
     return ids
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from functools import partial, reduce
 from typing import NamedTuple, cast
 
@@ -177,16 +176,13 @@ def _targets(table: pa.Table, schema: Schema, features: Features) -> dict[str, p
 
 
 def _merged(found: list[Part]) -> Part:
-    def added(dicts: list[dict[str, Summary]]) -> dict[str, Summary]:
-        return {name: reduce(operator.add, (d[name] for d in dicts)) for name in dicts[0]}
-
     lengths = [part.answers for part in found if part.answers is not None]
     return Part(
         sum(part.rows for part in found),
-        added([part.summaries for part in found]),
+        summary.merged(part.summaries for part in found),
         np.concatenate([part.sample for part in found], axis=1),
-        cast(dict[str, Moments], added([{**part.logs} for part in found])),
-        cast(dict[str, Counts], added([{**part.terms} for part in found])),
+        cast(dict[str, Moments], summary.merged({**part.logs} for part in found)),
+        cast(dict[str, Counts], summary.merged({**part.terms} for part in found)),
         {
             name: pa.concat_tables([part.targets[name] for part in found])
             for name in found[0].targets

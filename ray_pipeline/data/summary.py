@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -193,7 +193,18 @@ def merged(summaries: Iterable[dict[str, Summary]]) -> dict[str, Summary]:
     """The summaries of the same columns added up; empty if there are none."""
     found = [summary for summary in summaries if summary]
     names = found[0] if found else {}
-    return {name: reduce(operator.add, (summary[name] for summary in found)) for name in names}
+    return {name: total([summary[name] for summary in found]) for name in names}
+
+
+def total(found: Sequence[Summary]) -> Summary:
+    """The summaries of one column, at least one, added up."""
+    counts = [summary for summary in found if isinstance(summary, Counts)]
+    if not counts:
+        return reduce(operator.add, found)
+    values: Counter[str] = Counter()
+    for each in counts:
+        values.update(each.values)  # in place: `+` would copy all of them each time
+    return Counts(values, sum(c.missing for c in counts), any(c.cut for c in counts))
 
 
 def described(summary: Summary) -> dict[str, Any]:

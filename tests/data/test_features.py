@@ -197,11 +197,12 @@ def test_every_encoding_in_files(tmp_path, monkeypatch):
     record = features.write(split, data, ENCODED, out)
     monkeypatch.setattr(features, "SLICE", 200)
     features._prepared(
-        ("train", split / "train" / "0.parquet"),
-        fitting.fitted(parts.files(split / "train"), data, ENCODED),
-        ENCODED,
-        None,
-        sliced,
+        (0, ("train", split / "train" / "0.parquet")),
+        fitted=fitting.fitted(parts.files(split / "train"), data, ENCODED),
+        schema=ENCODED,
+        weights=None,
+        vectors=None,
+        out=sliced,
     )
     statistics = features.load(out)
     assert record["numbers"] == statistics.number_width == 5 + 8 + 6 + 3 + 20

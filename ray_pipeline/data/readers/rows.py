@@ -27,6 +27,11 @@ def numbered(table: pa.Table, numbers: Any) -> pa.Table:
     return table.append_column("_error", nothing).append_column("_raw", nothing)
 
 
+def placed(place: str, count: int) -> pa.Array:
+    """One `_source` for `count` rows, as a dictionary of one text."""
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), count), [place])
+
+
 def faulty(names: Sequence[str], rows: Sequence[Bad]) -> pa.Table:
     """The table of rows that do not parse."""
     nothing = pa.nulls(len(rows), pa.string())
