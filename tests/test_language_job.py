@@ -29,10 +29,16 @@ data:
   columns: {question: text, answer: text, chapter: {kind: category, role: ignore}}
   split: {by: [question], validation: 0.2, test: 0.2}
   features: {columns: {question: {text: tokens, encoder: base, longest: 64}}}
-model: {name: language, lora: {rank: 4}}
+model: {name: language, lora: {rank: 16}}
 train:
-  {strategy: zero3, workers: 2, epochs: 3, batch_size: 16, accumulate: 2, learning_rate: 0.02}
-evaluate: {bootstrap: 200, gates: {perplexity_change: {max: 0}, token_accuracy: {min: 0.2}}}
+  strategy: zero2
+  workers: 1
+  epochs: 6
+  batch_size: 8
+  accumulate: 2
+  learning_rate: 0.02
+  clip: 5
+evaluate: {bootstrap: 200, gates: {perplexity_change: {max: 0}, token_accuracy: {min: 0.5}}}
 """
 
 
@@ -70,7 +76,7 @@ def test_it_foretells_answers_better_than_before(ran):
     assert metrics["token_accuracy"] > metrics["baseline"]["token_accuracy"]
     stages = {stage["name"]: stage["record"] for stage in ran["stages"]}
     assert stages["clean"]["rows_quarantined"] == 1  # a question without an answer
-    assert stages["train"]["strategy"] == "zero3"
+    assert stages["train"]["strategy"] == "zero2"
     assert stages["features"]["answers"]["rows_cut"] == 0
     page = UPath(ran["report"]).read_text()
     assert "Answers foretold" in page

@@ -55,6 +55,7 @@ def saved(folder: Path, template: str = TEMPLATE) -> str:
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=1,
+        initializer_range=0.3,  # else frozen embeddings could tell no token from another
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)

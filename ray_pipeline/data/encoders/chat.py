@@ -179,8 +179,8 @@ def _tokenizer(chat: ChatStatistics) -> Any:
         from transformers import PreTrainedTokenizerFast
     except ModuleNotFoundError:
         raise absent() from None
-    special = {"bos_token": chat.begin or None, "eos_token": chat.end or None}
-    return PreTrainedTokenizerFast(
+    special = {"bos_token": chat.begin, "eos_token": chat.end}
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(chat.tokenizer),
         chat_template=chat.template or None,
         **{name: text for name, text in special.items() if text},
