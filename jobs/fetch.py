@@ -117,11 +117,12 @@ def _as_torch(folder: Path, file: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not (folder / "tokenizer_config.json").exists():  # else it would be read instead
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(folder)
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     del read.config.quantization_config  # its weights are no longer in few bits
     network = AutoModelForCausalLM.from_config(read.config)
     network.load_state_dict(read.state_dict())
-    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(folder)
     network.save_pretrained(folder)
 
 
