@@ -119,7 +119,7 @@ def reading(run: Run, columns: Sequence[TokenStatistics]) -> Run:
     tokenize = {column.name: tokenizing(column) for column in columns}
 
     def read(given: Columns) -> NDArray[Any]:
-        texts = {name: tokens(given[name].tolist()) for name, tokens in tokenize.items()}
+        texts = {name: tokens(list(given[name])) for name, tokens in tokenize.items()}
         order = np.argsort(
             [sum(map(len, row)) for row in zip(*texts.values(), strict=True)], kind="stable"
         )

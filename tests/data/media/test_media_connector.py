@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from upath import UPath
 
 from ray_pipeline.data import clean, collect, features, parts, split
 from ray_pipeline.data.media import spans
-from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.errors import DataError
 from ray_pipeline.job import Data, Source
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -65,9 +66,11 @@ def test_images_reach_the_sides_of_the_split(tmp_path):
     assert {row["path"]: row["image"] for row in found} == wanted
     assert all(row["label"] == row["path"].partition("/")[0] for row in found)
     assert len(found) == 60
-    with pytest.raises(JobError, match="no model here reads images") as raised:
-        features.write(UPath(tmp_path / "split"), data, schema, folder(tmp_path, "features"))
-    assert "thumbnail" in raised.value.hint
+    out = folder(tmp_path, "features")
+    prepared = features.write(UPath(tmp_path / "split"), data, schema, out)
+    pixels, held_out = (features.read_matrix(out / s)["image"] for s in ("train", "validation"))
+    assert prepared["rows_out"] == len(pixels) + len(held_out)
+    assert (pixels.dtype, pixels.ndim, pixels.shape[3]) == (np.uint8, 4, 3)
 
 
 def broken() -> dict[str, bytes]:
