@@ -118,11 +118,12 @@ def by_hand(prepared: Any, sides: Any, job: Any) -> dict[str, float]:
     from sklearn.preprocessing import OneHotEncoder
 
     from ray_pipeline.data import features
+    from ray_pipeline.data.compiled import compiled_arrow
 
     rows = features.read_matrix(prepared / "train")
     described = features.load(prepared)
     test = pads.dataset((sides / "test").path).to_table()
-    ready = features.compiled_arrow(described)(test)
+    ready = compiled_arrow(described)(test)
     known = OneHotEncoder(handle_unknown="ignore").fit(rows["categories"])
 
     def matrix(numbers: Any, categories: Any) -> Any:

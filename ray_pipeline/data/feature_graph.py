@@ -1,4 +1,4 @@
-"""The statistics as an ONNX graph: raw rows in, a model's input out, as `features.compiled_arrow`.
+"""The statistics as an ONNX graph: raw rows in, a model's input out, as `compiled.compiled_arrow`.
 
 Built for one row at a time as much as for a thousand: columns that are alike go through the same
 few nodes.

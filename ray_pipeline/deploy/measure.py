@@ -15,7 +15,7 @@ from onnx import ModelProto
 from torch import nn
 from upath import UPath
 
-from ray_pipeline.data import features as prepared
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import INPUTS
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.deploy import graph, runtime, texts
@@ -69,7 +69,7 @@ def validated(
     Raises:
         GateRefused: a form does not put out as many values as the network.
     """
-    transform = prepared.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
     torch_outputs = graph.torch_outputs(network, statistics)
     labels, truth, columns = [], [], Columns()
     outputs: dict[str, list[NDArray[Any]]] = {form: [] for form in predict}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Robustness
@@ -69,7 +69,7 @@ def attacking(
 
     None where there are neither, or where no gradient reaches them (through trees, say).
     """
-    prepared = matrices(features.compiled_arrow(statistics)(sample.rows))
+    prepared = matrices(compiled_arrow(statistics)(sample.rows))
     inputs, labels = batches.tensors(prepared), torch.as_tensor(sample.labels)
     name = "image" if statistics.image else "numbers"
     room = _room(statistics)

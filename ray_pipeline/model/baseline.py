@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.dataset as pads
 from upath import UPath
 
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import JobError
@@ -73,7 +73,7 @@ def _matrix(statistics: Statistics, rows: Any) -> tuple[Any, Any]:
     """A sparse matrix [N, numbers + one-hot indices] and the labels [N]. Raises JobError."""
     from scipy import sparse
 
-    ready = matrices(features.compiled_arrow(statistics)(rows))
+    ready = matrices(compiled_arrow(statistics)(rows))
     if not statistics.number_width and not statistics.category_sizes:
         raise JobError(
             "a linear baseline reads numbers and categories",

@@ -14,6 +14,7 @@ from torch import nn
 from upath import UPath
 
 from ray_pipeline.data import features as prepared
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import Matrices, matrices
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import DataError
@@ -108,7 +109,7 @@ def token_sums(network: nn.Module, rows: Matrices) -> Floats:
 
 def _of_rows(network: nn.Module, statistics: Statistics, rows: UPath) -> Floats:
     """`token_sums` of the raw rows in the parquet files of a folder, in order."""
-    transform = prepared.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
     files = pads.dataset(rows.path, filesystem=rows.fs, format="parquet")
     return np.concatenate(
         [

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 from upath import UPath
 
-from ray_pipeline.data import cells, features
+from ray_pipeline.data import cells
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import Matrices, matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
 from ray_pipeline.model import batches
@@ -46,7 +47,7 @@ def predicted(
     model: nn.Module, statistics: Statistics, rows: UPath, groups: Sequence[str]
 ) -> Predictions:
     """The model's outputs for the raw rows in the parquet files of the folder `rows`, in order."""
-    transform = features.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
     labels, outputs, kept = [], [], []
     for batch in _dataset(rows).to_batches(batch_size=BATCH_ROWS):
         raw = pa.Table.from_batches([batch])
@@ -59,7 +60,7 @@ def predicted(
 
 def answering(model: nn.Module, statistics: Statistics) -> Answers:
     """A function from raw rows, with or without their labels, to the model's outputs."""
-    transform = features.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
 
     def answers(rows: pa.Table) -> NDArray[np.float64]:
         unlabelled = rows.select([n for n in rows.column_names if n != statistics.label.name])

@@ -11,7 +11,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.model.metrics import Floats
 from ray_pipeline.model.predictions import Answers
@@ -53,7 +53,7 @@ def drawn(
     total = dataset.count_rows()
     chosen = np.random.default_rng(seed).permutation(total)[:count]
     rows = dataset.take(pa.array(np.sort(chosen)))
-    ready = features.compiled_arrow(statistics)(rows)
+    ready = compiled_arrow(statistics)(rows)
     return Sample(rows, ready["label"].to_numpy(), answers)
 
 

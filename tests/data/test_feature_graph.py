@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_pipeline.data import feature_graph, features
+from ray_pipeline.data import feature_graph
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.encoders import category, number, target, text
 from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import (
@@ -136,7 +137,7 @@ def inputs_of(rows: list[dict], statistics: Statistics) -> dict[str, np.ndarray]
 @pytest.mark.parametrize("method", ["quantile", "standard"])
 def test_graph_and_arrow_agree_to_the_last_bit(method, rows):
     statistics = statistics_of(method)
-    ready = features.compiled_arrow(statistics)(table_of(rows, statistics))
+    ready = compiled_arrow(statistics)(table_of(rows, statistics))
     numbers, categories = session(method).run(None, inputs_of(rows, statistics))
     assert numbers.shape == (len(rows), statistics.number_width)
     assert numbers.dtype == np.float32
@@ -294,7 +295,7 @@ def both(rows: list[dict]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
             for name in ENCODED_NAMES
         }
     )
-    ready = features.compiled_arrow(statistics)(table)
+    ready = compiled_arrow(statistics)(table)
     inputs = {
         name: np.array([row[name] or "" for row in rows], object)
         if is_text(name)
@@ -381,7 +382,7 @@ def test_lower_case_is_the_same_for_every_letter():
     graph = ort.InferenceSession(feature_graph.onnx_graph(statistics).SerializeToString())
     texts = [letter * 2 for letter in upper]
     (numbers,) = graph.run(None, {"t": np.array(texts, object)})
-    ready = features.compiled_arrow(statistics)(pa.table({"t": texts}))
+    ready = compiled_arrow(statistics)(pa.table({"t": texts}))
     np.testing.assert_array_equal(numbers, matrices(ready)["numbers"])
     assert (numbers.sum(axis=1) > 0).mean() > 0.99
 

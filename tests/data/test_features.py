@@ -13,6 +13,7 @@ from sklearn.preprocessing import OrdinalEncoder, QuantileTransformer, StandardS
 from upath import UPath
 
 from ray_pipeline.data import features, fitting, parts
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import DataError, JobError
@@ -211,7 +212,7 @@ def test_every_encoding_in_files(tmp_path, monkeypatch):
     again = features.read_matrix(sliced / "train")
     for name in ("numbers", "categories", "label"):
         np.testing.assert_array_equal(again[name], found["train"][name])
-    transform = features.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
     for side, same in (("train", False), ("validation", True)):
         plain = matrices(transform(table_in(split / side)))["numbers"]
         equal = (plain == found[side]["numbers"]).all(axis=0)
@@ -271,7 +272,7 @@ def test_no_numbers_or_no_categories(tmp_path, kept, widths):
     features.write(split, data_of("unused"), Schema(columns=columns), out)
     found = features.read_matrix(out / "train")
     assert (found["numbers"].shape, found["categories"].shape) == ((60, widths[0]), (60, widths[1]))
-    ready = features.compiled_arrow(features.load(out))(table_in(split / "train"))
+    ready = compiled_arrow(features.load(out))(table_in(split / "train"))
     assert [ready[name].type.list_size for name in ("numbers", "categories")] == list(widths)
     assert len(ready) == 60
 

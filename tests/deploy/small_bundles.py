@@ -14,7 +14,7 @@ import torch
 from upath import UPath
 
 from ray_pipeline import bundle
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     LabelStatistics,
@@ -104,7 +104,7 @@ def exported(root: UPath, task: str, model: Model | None = None) -> Exported:
     pq.write_table(rows.slice(0, 300), root / "split/validation/0.parquet")
     pq.write_table(rows.slice(300), root / "split/validation/1.parquet")
     (root / "features/statistics.json").write_text(statistics.model_dump_json())
-    ready = features.compiled_arrow(statistics)(rows)
+    ready = compiled_arrow(statistics)(rows)
     pq.write_table(ready, root / "features/train/0.parquet", row_group_size=100)
     write_network(root / "trained", model or Model(width=16, depth=2), statistics)
     (root / "judged/metrics.json").write_text(json.dumps({"accuracy": 0.87, "groups": {}}))

@@ -21,7 +21,8 @@ from torch import nn
 from upath import UPath
 
 from ray_pipeline import bundle, report
-from ray_pipeline.data import feature_graph, features
+from ray_pipeline.data import feature_graph
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.statistics import LabelStatistics, NumberStatistics, Statistics
 from ray_pipeline.deploy import card, export, graph, runtime
 from ray_pipeline.deploy.protocol import Protocol
@@ -36,7 +37,7 @@ def by_torch(made: Exported, rows: pa.Table) -> np.ndarray:
     label = made.statistics.label
     texts = label.classes[0] if label.classes else 0.0
     rows = rows.append_column(label.name, pa.array([texts] * len(rows)))
-    ready = matrices(features.compiled_arrow(made.statistics)(rows))
+    ready = matrices(compiled_arrow(made.statistics)(rows))
     network = train.load(made.root / "trained")
     with torch.inference_mode():
         logits = network(

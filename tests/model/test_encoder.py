@@ -11,7 +11,7 @@ import torch
 from upath import UPath
 
 from ray_pipeline import bundle
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.encoders import tokens
 from ray_pipeline.data.matrices import matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
@@ -121,7 +121,7 @@ def test_batches_are_of_like_lengths_and_hold_each_row_once():
 
 
 def test_two_workers_share_each_batch_of_texts_of_one(statistics):
-    ready = matrices(features.compiled_arrow(statistics)(table(100)))
+    ready = matrices(compiled_arrow(statistics)(table(100)))
 
     def feed(rank, world):
         return MemoryFeed(ready, ready, 20, Place(rank, world, torch.device("cpu"), 3)).training(1)
@@ -140,7 +140,7 @@ def test_two_workers_share_each_batch_of_texts_of_one(statistics):
 def trained(statistics, tmp_path_factory, ray_cluster):
     """A folder with rows, prepared rows and the encoder that was trained on them."""
     root = UPath(tmp_path_factory.mktemp("encoder"))
-    transform = features.compiled_arrow(statistics)
+    transform = compiled_arrow(statistics)
     for seed, (side, count) in enumerate({"train": 400, "validation": 100}.items()):
         for folder in ("split", "features"):
             (root / folder / side).mkdir(parents=True)

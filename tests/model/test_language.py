@@ -12,7 +12,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from transformers import AutoModelForCausalLM
 
-from ray_pipeline.data import features
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.encoders import chat
 from ray_pipeline.data.matrices import PADDING, matrices
 from ray_pipeline.data.statistics import Statistics
@@ -55,7 +55,7 @@ def statistics(tmp_path_factory):
 
 
 def prepared(statistics, count, seed=0):
-    return matrices(features.compiled_arrow(statistics)(rows(count, seed)))
+    return matrices(compiled_arrow(statistics)(rows(count, seed)))
 
 
 def built(statistics, model=FULL):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data import features, parts
+from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.hashing import row_hashes, shares
 from ray_pipeline.data.labels import identity
 from ray_pipeline.data.labels.settled import Settled
@@ -77,7 +78,7 @@ def write(out: UPath, settings: Label, data: Data, schema: Schema, annotated: Se
     statistics = features.fit(out / "rows", data, schema)
     whole = pa.concat_tables([_located(path, number) for number, path in enumerate(paths)])
     whole = _sampled(whole, schema)
-    prepared = features.compiled_arrow(statistics)(whole)
+    prepared = compiled_arrow(statistics)(whole)
     classes, labels = statistics.label.classes or (), prepared["label"].to_numpy()
     kept = np.bincount(labels, minlength=len(classes))[labels] >= FOLDS
     names, labels = np.unique(labels[kept], return_inverse=True)
