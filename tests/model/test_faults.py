@@ -175,7 +175,7 @@ def test_a_machine_that_goes_is_told_of_and_training_goes_on_without_it(
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=600,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     record = json.loads(ended.stdout.splitlines()[-1])
