@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +14,7 @@ import pytest
 import torch
 from upath import UPath
 
-from ray_pipeline.job import Elastic, Model, Train
+from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, train
 
 MODEL = Model(width=16, dropout=0.0, frequencies=4)
@@ -121,69 +118,6 @@ def test_a_training_that_stops_in_an_epoch_goes_on_there_to_the_bit(
     assert (stopped["resumed_after"], stopped["resumed_step"]) == (1, 140)
     assert stopped["validation_loss"] == whole["validation_loss"]
     assert all(torch.equal(again[name], value) for name, value in weights.items())
-
-
-LOST = """
-import os, subprocess, sys, threading, time, json
-os.environ.update(RAY_AUTH_MODE="disabled", RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S="0.2")
-import ray
-from ray.cluster_utils import Cluster
-from upath import UPath
-from ray_pipeline.job import Model, Train
-from ray_pipeline.model import checkpoints, train
-
-features, model, settings, out = sys.argv[1:]
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-node = cluster.add_node(num_cpus=1)
-ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-work, told = UPath(out) / "work", {}
-
-def lose():
-    state = checkpoints.loaded(work)
-    told["steps before the notice"] = state["step"]
-    subprocess.run(["ray", "drain-node", "--address", cluster.address, "--node-id", node.node_id,
-        "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
-        "--deadline-remaining-seconds", "60"], check=True, capture_output=True)
-    while not (state := checkpoints.loaded(work))["step"]:
-        time.sleep(0.02)
-    told["steps at the notice"] = state["step"]
-    cluster.remove_node(node, allow_graceful=False)
-
-threads = []
-def progress(event):
-    if event["epoch"] == 1 and not threads:
-        threads.append(threading.Thread(target=lose))
-        threads[0].start()
-
-record = train.write(UPath(features), Model.model_validate_json(model),
-    Train.model_validate_json(settings), UPath(out), work=work, progress=progress)
-threads[0].join()
-print(json.dumps(record | told))
-ray.shutdown()
-cluster.shutdown()
-"""
-
-
-def test_a_machine_that_goes_is_told_of_and_training_goes_on_without_it(
-    features, undisturbed, tmp_path
-):
-    (tmp_path / "work").mkdir()
-    settings = SETTINGS.model_copy(update={"workers": Elastic(min=1, max=2)})
-    arguments = [features, MODEL.model_dump_json(), settings.model_dump_json(), tmp_path]
-    ended = subprocess.run(
-        [sys.executable, "-c", LOST, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    record = json.loads(ended.stdout.splitlines()[-1])
-    assert record["steps before the notice"] == 0
-    assert record["resumed_after"] == 1
-    assert record["resumed_step"] == record["steps at the notice"] > 0
-    assert record["workers"] == 1
-    assert record["validation_loss"] == pytest.approx(undisturbed["validation_loss"], abs=SAME)
 
 
 def saved_again_and_again(folder: str, first: int) -> None:
