@@ -30,13 +30,7 @@ class Encoder(nn.Module):
 
     def __init__(self, model: Model, inputs: Inputs) -> None:
         super().__init__()
-        if inputs.tokens is None:
-            raise JobError(
-                "the rows have no tokens",
-                where="model.name: encoder",
-                expected="a text column with `text: tokens` under `data.features.columns`",
-            )
-        self.backbone = pretrained.backbone(model.base or inputs.tokens.base)
+        self.backbone = pretrained.backbone(base_of(model, inputs))
         if model.layers is not None:
             _keep_layers(self.backbone, model.layers)
         if model.lora is not None:
@@ -58,8 +52,7 @@ class Encoder(nn.Module):
 
     def merged(self) -> Encoder:
         """This network with LoRA's additions in its weights: as fast as one without."""
-        if hasattr(self.backbone, "merge_and_unload"):
-            self.backbone = self.backbone.merge_and_unload()
+        self.backbone = merged(self.backbone)
         return self
 
 
@@ -82,6 +75,22 @@ def _keep_layers(backbone: Any, count: int) -> None:
     places = torch.linspace(0, len(layers) - 1, count).round().int().tolist()
     setattr(module, name, nn.ModuleList(layers[place] for place in places))
     backbone.config.num_hidden_layers = count
+
+
+def base_of(model: Model, inputs: Inputs) -> str:
+    """The pretrained network that one which reads tokens begins with. Raises JobError."""
+    if inputs.tokens is None:
+        raise JobError(
+            "the rows have no tokens",
+            where=f"model.name: {model.name}",
+            expected="a text column with `text: tokens` under `data.features.columns`",
+        )
+    return model.base or inputs.tokens.base
+
+
+def merged(backbone: Any) -> Any:
+    """A network of transformers with LoRA's additions, if it has any, in its weights."""
+    return backbone.merge_and_unload() if hasattr(backbone, "merge_and_unload") else backbone
 
 
 def adapted(backbone: Any, lora: Lora) -> Any:

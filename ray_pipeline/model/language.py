@@ -10,9 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from ray_pipeline.data.encoders import pretrained
 from ray_pipeline.data.matrices import PADDING
-from ray_pipeline.errors import JobError
 from ray_pipeline.job import Model
-from ray_pipeline.model.encoder import adapted
+from ray_pipeline.model.encoder import adapted, base_of, merged
 from ray_pipeline.model.inputs import Inputs
 
 
@@ -28,13 +27,7 @@ class Language(nn.Module):
 
     def __init__(self, model: Model, inputs: Inputs) -> None:
         super().__init__()
-        if inputs.tokens is None:
-            raise JobError(
-                "the rows have no tokens",
-                where="model.name: language",
-                expected="a text column with `text: tokens` under `data.features.columns`",
-            )
-        self.backbone: Any = pretrained.causal(model.base or inputs.tokens.base)
+        self.backbone: Any = pretrained.causal(base_of(model, inputs))
         if model.lora is not None:
             self.backbone = adapted(self.backbone, model.lora)
 
@@ -66,6 +59,5 @@ class Language(nn.Module):
 
     def merged(self) -> Language:
         """This network with LoRA's additions in its weights: as fast as one without."""
-        if hasattr(self.backbone, "merge_and_unload"):
-            self.backbone = self.backbone.merge_and_unload()
+        self.backbone = merged(self.backbone)
         return self

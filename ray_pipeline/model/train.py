@@ -27,6 +27,7 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data.matrices import row_bytes
 from ray_pipeline.errors import PipelineError, TrainingError
+from ray_pipeline.files import LOCAL
 from ray_pipeline.job import Elastic, Model, Train
 from ray_pipeline.model import boosting, checkpoints, loop, zoo
 from ray_pipeline.model.environment import threads, variables
@@ -256,6 +257,6 @@ def _reporting(progress: Progress, in_process: bool) -> Iterator[Progress]:
 
 def arrow_filesystem(path: UPath) -> pafs.FileSystem:
     """`path`'s file system for Arrow and Ray."""
-    if path.protocol in {"", "file", "local"}:
+    if path.protocol in LOCAL:
         return pafs.LocalFileSystem()
     return pafs.PyFileSystem(pafs.FSSpecHandler(path.fs))

@@ -19,6 +19,7 @@ from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.hashing import row_hashes, shares
 from ray_pipeline.data.labels import identity
 from ray_pipeline.data.labels.settled import Settled
+from ray_pipeline.data.matrices import matrices
 from ray_pipeline.job import Data, Label
 from ray_pipeline.schema import Schema
 
@@ -148,16 +149,11 @@ def _matrix(prepared: pa.Table) -> Any:
     from scipy.sparse import csr_matrix, hstack
     from sklearn.preprocessing import OneHotEncoder
 
-    numbers, categories = (_dense(prepared, name) for name in ("numbers", "categories"))
+    ready = matrices(prepared)
+    numbers, categories = ready["numbers"], ready["categories"]
     blocks = [csr_matrix(numbers)] if numbers.shape[1] else []
     blocks += [OneHotEncoder().fit_transform(categories)] if categories.shape[1] else []
     return hstack(blocks).tocsr()
-
-
-def _dense(prepared: pa.Table, name: str) -> NDArray[Any]:
-    column = prepared[name].combine_chunks()
-    values: NDArray[Any] = column.flatten().to_numpy()
-    return values.reshape(len(column), column.type.list_size)
 
 
 def _set_aside(suspects: pa.Table, out: UPath, where: str) -> None:
