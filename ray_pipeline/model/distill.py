@@ -79,7 +79,7 @@ def write(
         "epochs": settings.epochs or training.epochs,
         "learning_rate": settings.learning_rate or training.learning_rate,
     }
-    return train.fitted(
+    return train.write(
         features,
         model,
         training.model_copy(update=changed),

@@ -77,7 +77,7 @@ def write(
     rate = settings.learning_rate or training.learning_rate
     longer = training.model_copy(update={"epochs": settings.epochs, "learning_rate": rate})
     begin = Beginning(trained, settings)
-    record = train.fitted(features, model, longer, out, work=work, progress=progress, begin=begin)
+    record = train.write(features, model, longer, out, work=work, progress=progress, begin=begin)
     begin(network)
     network.load_state_dict(tensors((out / "model.safetensors").read_bytes()))
     zeros = _settled(network)

@@ -60,33 +60,20 @@ def write(
     work: UPath,
     progress: Progress,
     log_dir: UPath | None = None,
+    begin: Callable[[nn.Module], None] | None = None,
+    teacher: Teacher | None = None,
 ) -> Record:
     """Train on the prepared rows in `features`; keep the weights of the best epoch.
 
     Writes `model.safetensors`, `model.json` and `history.json` (one entry an epoch) below `out`.
     Checkpoints live in `work`, which all workers must reach: a call that was interrupted goes on
     from the last whole epoch, and ends with the same numbers. `log_dir` is for TensorBoard.
+    `begin` changes the fresh network before it learns; a `teacher` is learned from as well.
 
     Raises:
         TrainingError: the loss is not finite, or workers failed again and again.
         JobError: there is no such model.
     """
-    return fitted(features, model, train, out, work=work, progress=progress, log_dir=log_dir)
-
-
-def fitted(
-    features: UPath,
-    model: Model,
-    train: Train,
-    out: UPath,
-    *,
-    work: UPath,
-    progress: Progress,
-    log_dir: UPath | None = None,
-    begin: Callable[[nn.Module], None] | None = None,
-    teacher: Teacher | None = None,
-) -> Record:
-    """As `write`, of a network that does not begin afresh, or learns from a teacher as well."""
     begun = time.monotonic()
     workers = _workers(train)
     kind = _feed(features, train)
