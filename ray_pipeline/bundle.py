@@ -42,10 +42,10 @@ class Manifest:
     version: str
     created: str
     """UTC, ISO 8601."""
-    task: Literal["classification", "regression", "generation"]
+    task: Literal["classification", "regression", "generation", "retrieval"]
     schema: Schema
     classes: tuple[str, ...] | None
-    """In the order of the model's outputs; None for a regression, or a language model."""
+    """In the order of the model's outputs; None for all but a classification."""
     model_file: str = "model.onnx"
     privacy: dict[str, Any] = field(default_factory=dict)
     """What `data.privacy` does to the values of a request, before anything else does."""
@@ -60,6 +60,9 @@ class Manifest:
     each, and which was chosen. Empty if there was but one."""
     compression: list[dict[str, Any]] = field(default_factory=list)
     """Every form of that network that was measured, and which was chosen."""
+    accelerated: dict[str, Any] = field(default_factory=dict)
+    """The model in two graphs for a replica with a GPU: their files, what they read, which GPU an
+    engine was built on, and what was measured of each provider there. Empty if there was none."""
     lineage: dict[str, str] = field(default_factory=dict)
     """Digests of the data, the code, the job and the stages that this comes from."""
     licence: str | None = None
@@ -83,7 +86,7 @@ class Bundle:
 
     @property
     def model(self) -> Path:
-        """The ONNX graph: raw columns in, probabilities (or a value) out. Of a language model its
+        """The ONNX graph: raw columns in, probabilities (a value, a vector) out. Of a language model its
         weights, in a folder as the Hugging Face libraries want it."""
         return self.path / self.manifest.model_file
 

@@ -33,8 +33,16 @@ _METRICS = {
     "perplexity": "perplexity",
     "perplexity_change": "change of perplexity",
     "token_accuracy": "token accuracy",
+    "mrr": "MRR",
+    "recall_at_1": "recall at 1",
+    "recall_at_5": "recall at 5",
+    "recall_at_10": "recall at 10",
+    "ndcg_at_10": "nDCG at 10",
 }
-_HEADLINE = ("accuracy", "roc_auc", "f1", "r2", "rmse", "mae", "perplexity", "token_accuracy")
+_HEADLINE = (
+    *("accuracy", "roc_auc", "f1", "r2", "rmse", "mae", "perplexity", "token_accuracy"),
+    *("mrr", "recall_at_1", "ndcg_at_10"),
+)
 _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 12, 12
 _LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "perplexity"}
 

@@ -16,6 +16,7 @@ from ray_pipeline.data.encoders import (
     date,
     image,
     number,
+    pairs,
     sentences,
     target,
     text,
@@ -55,7 +56,7 @@ def compiled_arrow(
     Statistics describes them, of which rows of an image or of tokens alone have none; `tokens`
     List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index
     int64, or the value float32. For a language model they are `tokens`, `targets`, and as `label`
-    the number of tokens to foretell, int64.
+    the number of tokens to foretell, int64; for pairs `pairs.encoding` says what they are.
 
     Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
     found: their target encodings are learned from the other folds.
@@ -65,6 +66,9 @@ def compiled_arrow(
     if statistics.chat is not None:
         told = chat.encoding(statistics.chat, statistics.label.name)
         return lambda rows, fold=None: told(rows).prepared()
+    if statistics.pairs is not None:
+        paired = pairs.encoding(statistics.pairs, statistics.label.name)
+        return lambda rows, fold=None: paired(rows)
     numbers = _numbers(statistics, folds or {})
     codes = _codes(statistics)
     tokenized = tokens.encoding(statistics.tokens) if statistics.tokens else None

@@ -17,6 +17,7 @@ from ray_pipeline.data.balance import Weights
 from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.encoders import (
     chat,
+    pairs,
     target,
     tokens,
 )
@@ -40,8 +41,9 @@ def check(features: Features, schema: Schema) -> None:
     several columns of images."""
     _check_one_image(schema)
     kinds = {column.name: column.kind for column in schema.features}
+    paired = pairs.are(features, schema)
     if schema.label.kind == "text":
-        chat.check(features, schema)
+        (pairs if paired else chat).check(features, schema)
         kinds[schema.label.name] = "text"  # a transcript
     tokenized: list[str] = []
     for name, settings in features.columns.items():
@@ -61,7 +63,7 @@ def check(features: Features, schema: Schema) -> None:
                 hint="give the column another kind under `data.columns`",
             )
 
-    if len(tokenized) > 1:
+    if len(tokenized) > 1 and not paired:
         raise JobError(
             f"there are {len(tokenized)} columns of tokens: {', '.join(tokenized)}",
             where="data.features.columns",

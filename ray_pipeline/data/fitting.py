@@ -16,6 +16,7 @@ from ray_pipeline.data.encoders import (
     chat,
     image,
     number,
+    pairs,
     sentences,
     target,
     text,
@@ -79,13 +80,14 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
         DataError: there is no feature, or the label has one class here.
     """
     rows = sum(parts.row_count(path) for path in files)
-    told = chat.fitted(data.features, schema)
+    paired = pairs.fitted(data.features, schema)
+    told = None if paired else chat.fitted(data.features, schema)
     if not schema.features and told is None:
         raise DataError("no column is a feature", where="data.columns")
     share = min(1.0, SAMPLE / max(rows, 1))
     work = partial(_part, schema=schema, features=data.features, share=share, told=told)
     found = _merged(parts.results(files, work))
-    label = _label(schema.label, found)
+    label = pairs.label_of(schema.label.name) if paired else _label(schema.label, found)
     categories = _categories(found, data.features, schema)
     learned = {
         column.name: target.fitted(
@@ -108,8 +110,9 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
             sentences.fitted(column.name, data.features.of(column.name))
             for column in _written(schema, data.features, "embedding")
         ),
-        tokens=None if told else _tokens(data.features, schema),
+        tokens=None if told or paired else _tokens(data.features, schema),
         chat=told and told.model_copy(update={"cut": found.answers.cut if found.answers else 0}),
+        pairs=paired,
         image=_image(found, data.features),
         label=label,
         missing=schema.missing,

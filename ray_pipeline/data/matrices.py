@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 Matrices = Mapping[str, NDArray[Any]]
 
-INPUTS = ("numbers", "categories", "tokens", "targets", "image")
+INPUTS = (
+    *("numbers", "categories", "tokens", "targets", "image"),
+    *("question", "passage", "negative"),
+)
 """What a network may read. Rows of a table have both of the first two, be they of no width."""
+
+LISTS = ("tokens", "targets", "question", "passage", "negative")
+"""Those that are texts, of which each row has as many tokens as it has."""
 
 _TYPES: dict[str, type[np.generic]] = {"numbers": np.float32, "categories": np.int32}
 
@@ -22,7 +28,7 @@ PADDING = -1
 
 def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     """A prepared table's columns: `numbers` [N, F] float32, `categories` [N, C] int32, `tokens`
-    and `targets` [N, T] int32, padded to the longest, `image` [N, H, W, C] uint8, `label` [N] and
+    and the other LISTS [N, T] int32, each padded to its longest, `image` [N, H, W, C] uint8, `label` [N] and
     `weight` [N].
 
     Those that the table lacks are left out; but where it has neither tokens nor an image, or has
@@ -30,9 +36,9 @@ def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     """
     names = set(table.column_names)
     found: dict[str, NDArray[Any]] = {}
-    if names & {"numbers", "categories"} or not names & {"tokens", "image"}:
+    if names & {"numbers", "categories"} or not names & {"tokens", "image", "question"}:
         found |= {name: _fixed(table, name, kind) for name, kind in _TYPES.items()}
-    for name in ("tokens", "targets"):
+    for name in LISTS:
         if name in names:
             found[name] = padded(table[name].combine_chunks())
     if "image" in names:

@@ -170,6 +170,13 @@ class ChatStatistics(TokenStatistics):
     cut: int = 0
 
 
+class PairStatistics(TokenStatistics):
+    """Texts that are to find others, the label: questions, with at most `longest` tokens, and
+    passages with at most `passage_longest`, both by one tokenizer."""
+
+    passage_longest: int
+
+
 class LabelStatistics(_Frozen):
     """The label: its classes in sorted order with their counts, or None for a regression.
 
@@ -192,7 +199,8 @@ class Statistics(_Frozen):
     `categories` [N, len(category_sizes)] int64: the indices of `indexed`, then the bins of
     `binned`. Besides, or instead where a row has nothing else, `tokens` [N, T] of a text and the
     pixels of an `image` [N, H, W, C] uint8. A language model reads `tokens`, and as `targets`
-    [N, T] those of them that it is to foretell.
+    [N, T] those of them that it is to foretell. Of `pairs` the tokens of both texts are read, as
+    `question` and `passage`.
     """
 
     rows: int
@@ -204,6 +212,7 @@ class Statistics(_Frozen):
     image: ImageStatistics | None = None
     tokens: TokenStatistics | None = None
     chat: ChatStatistics | None = None
+    pairs: PairStatistics | None = None
     label: LabelStatistics
     missing: tuple[str, ...] = ()
 
@@ -212,6 +221,8 @@ class Statistics(_Frozen):
         """What a network is called with, by name."""
         if self.chat is not None:
             return ("tokens", "targets")
+        if self.pairs is not None:
+            return ("question", "passage")
         wide = tuple(name for name in ("tokens", "image") if getattr(self, name) is not None)
         table = self.number_width or self.category_sizes or not wide
         return (("numbers", "categories") if table else ()) + wide
@@ -272,15 +283,23 @@ class Statistics(_Frozen):
         return indexed + tuple(column.name for column in self.binned)
 
     @property
-    def task(self) -> Literal["classification", "regression", "generation"]:
+    def task(self) -> Literal["classification", "regression", "generation", "retrieval"]:
         if self.chat is not None:
             return "generation"
+        if self.pairs is not None:
+            return "retrieval"
         return "regression" if self.label.classes is None else "classification"
 
     @property
+    def tells_loss(self) -> bool:
+        """Whether a network puts out for a row its summed loss and its hits: of a language model's
+        answer over its tokens, of a pair once. How many they are over is the row's label."""
+        return self.task in ("generation", "retrieval")
+
+    @property
     def outputs(self) -> int:
-        """Numbers that the model puts out for a row: one per class, or one value; of a language
-        model, its answer's summed loss and how many tokens it foretold."""
-        if self.chat is not None:
+        """Numbers that the model puts out for a row: one per class, or one value; where
+        `tells_loss`, the row's loss and hits."""
+        if self.tells_loss:
             return 2
         return 1 if self.label.classes is None else len(self.label.classes)

@@ -75,7 +75,8 @@ class Data(Settings):
     )
     label: str = Field(
         description="The column to predict; of a model that writes, its kind is `text`: answers to "
-        "the prompts in another, or transcripts of chats as JSON."
+        "the prompts in another, or transcripts of chats as JSON. So it is of one that finds: the "
+        "passages that belong to the questions in another."
     )
     columns: dict[str, ColumnEntry] = Field(
         default_factory=dict,
@@ -129,6 +130,14 @@ class Data(Settings):
 
     @property
     def written(self) -> bool:
-        """Whether the label is a text, which only a language model can write."""
+        """Whether the label is a text, which only a language model can write, or, if the rows are
+        `paired`, an embedding find."""
         given = self.columns.get(self.label)
         return getattr(given, "kind", given) == "text"
+
+    @property
+    def paired(self) -> bool:
+        """Whether rows are pairs of texts, both read as tokens, of which one is to find the
+        other, the label."""
+        read = [name for name, each in self.features.columns.items() if each.text == "tokens"]
+        return self.written and self.label in read and len(read) > 1

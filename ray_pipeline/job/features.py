@@ -50,7 +50,7 @@ class ColumnFeatures(Settings):
         "tfidf",
         description="Of a text. `tfidf`: how often it has each term, rare ones counting more; "
         "`embedding`: the vector that a sentence encoder makes of it; `tokens` are what the models "
-        "`encoder` and `language` read.",
+        "`encoder`, `language` and `embedding` read.",
     )
     encoder: str | None = Field(
         None,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_pipeline.data.matrices import INPUTS, Matrices
+from ray_pipeline.data.matrices import INPUTS, LISTS, Matrices
 
 Inputs = dict[str, Tensor]
 """What a network reads of N rows, by the name of its argument."""
@@ -23,9 +23,8 @@ POOL = 50
 _KINDS = {
     "numbers": np.float32,
     "categories": np.int64,
-    "tokens": np.int64,
-    "targets": np.int64,
     "image": np.uint8,
+    **dict.fromkeys(LISTS, np.int64),
 }
 
 
@@ -37,11 +36,12 @@ def tensors(prepared: Matrices) -> Inputs:
 
 def trimmed(inputs: Inputs) -> Inputs:
     """`inputs` with the tokens cut to the longest text's, but not to nothing."""
-    if "tokens" not in inputs:
-        return inputs
-    longest = int(lengths(inputs["tokens"]).max()) if len(inputs["tokens"]) else 0
-    written = [name for name in ("tokens", "targets") if name in inputs]
-    return {**inputs, **{name: inputs[name][:, : max(longest, 1)] for name in written}}
+    cut = {}
+    for name in set(LISTS) & inputs.keys():
+        read = inputs["tokens" if name == "targets" else name]
+        longest = int(lengths(read).max()) if len(read) else 0
+        cut[name] = inputs[name][:, : max(longest, 1)]
+    return {**inputs, **cut}
 
 
 def lengths(tokens: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def bucketed(order: Tensor, length: Tensor, batch: int, generator: torch.Generat
 
 def chunks(inputs: Inputs) -> Iterator[tuple[Tensor | slice, Inputs]]:
     """All rows, as many at a time as fit into memory, each chunk with its places. There is one
-    chunk at least, if an empty one."""
+    chunk at least, if an empty one. Texts come in the order of their lengths, but not pairs."""
     count = len(next(iter(inputs.values())))
     if "tokens" in inputs:
         order = lengths(inputs["tokens"]).argsort(stable=True)
@@ -73,7 +73,7 @@ def chunks(inputs: Inputs) -> Iterator[tuple[Tensor | slice, Inputs]]:
         for places in torch.split(order, size) if count else [order]:
             yield places, trimmed({name: part[places] for name, part in inputs.items()})
         return
-    size = WIDE_CHUNK if "image" in inputs else CHUNK
+    size = WIDE_CHUNK if {"image", "question"} & inputs.keys() else CHUNK
     for start in range(0, count or 1, size):
         part = slice(start, start + size)
-        yield part, {name: values[part] for name, values in inputs.items()}
+        yield part, trimmed({name: values[part] for name, values in inputs.items()})

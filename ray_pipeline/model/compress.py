@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ray_pipeline.model import metrics
+from ray_pipeline.model.metrics import Floats
 
 Columns = dict[str, NDArray[Any]]
 Predict = Callable[[Columns], NDArray[Any]]
@@ -40,7 +41,7 @@ class Candidate:
     batch_us: float
     batch: int
     score: float
-    """Validation accuracy, or R²."""
+    """Validation accuracy, or R², or MRR of an embedding."""
     interval: tuple[float, float]
     """95 % bootstrap interval of the score."""
 
@@ -58,16 +59,27 @@ def candidate(
     name: str, model: bytes, latency: Latency, outputs: NDArray[Any], labels: NDArray[Any]
 ) -> Candidate:
     """What is known of the serialised `model` that puts out `outputs` for rows with `labels`."""
-    score, interval = scored(outputs, labels)
-    packed = len(zlib.compress(model))
+    return measured(name, model, latency, *scored(outputs, labels))
+
+
+def measured(
+    name: str, model: bytes, latency: Latency, score: float, interval: tuple[float, float]
+) -> Candidate:
+    """What is known of the serialised `model` that has a `score`."""
     return Candidate(
         name=name,
         bytes=len(model),
-        packed=packed,
+        packed=len(zlib.compress(model)),
         score=score,
         interval=interval,
         **asdict(latency),
     )
+
+
+def mean_scored(scores: Floats) -> tuple[float, tuple[float, float]]:
+    """The mean of scores [N], and its 95 % bootstrap percentile interval."""
+    means = metrics.resampled_means(scores[:, None], RESAMPLES, np.random.default_rng(0))
+    return float(scores.mean()), metrics.percentiles(means[:, 0])
 
 
 def scored(outputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, tuple[float, float]]:
@@ -118,8 +130,10 @@ def chosen(
     max_drop: float,
     objective: Objective = "latency",
     reference: float | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """The table of candidates, each with `chosen` and `why`. The first is the one without loss.
+    After them those that `failed`, by name with the reason, and of which nothing was measured.
 
     Of the forms that score at most `max_drop` less than `reference` (the first one's score if not
     given), that is chosen which is best by `objective`:
@@ -146,6 +160,11 @@ def chosen(
             why = refused[form.name] or f"{best.name} is {_COMPARED[objective]}"
         entry = {**asdict(form), "interval": list(form.interval)}
         rows.append({**entry, "chosen": form is best, "why": why})
+    nothing = dict.fromkeys(asdict(first))
+    rows += [
+        {**nothing, "name": name, "chosen": False, "why": why}
+        for name, why in (failed or {}).items()
+    ]
     return rows
 
 
@@ -157,7 +176,7 @@ def finding(title: str, note: str, rows: list[dict[str, Any]]) -> dict[str, Any]
     cells = [
         [
             *(row[key] for key in ("name", "bytes", "packed", "row_us", "batch_us", "score")),
-            "{:.4f} to {:.4f}".format(*row["interval"]),
+            "{:.4f} to {:.4f}".format(*row["interval"]) if row["interval"] else None,
             *(row[key] for key in ("chosen", "why")),
         ]
         for row in rows
@@ -167,7 +186,7 @@ def finding(title: str, note: str, rows: list[dict[str, Any]]) -> dict[str, Any]
             "kind": "dots",
             "x": x,
             "y": "validation score",
-            "dots": [[row["name"], row[key] / unit, row["score"]] for row in rows],
+            "dots": [[row["name"], row[key] / unit, row["score"]] for row in rows if row[key]],
         }
         for x, key, unit in ((times, "batch_us", 1), ("kB packed", "packed", 1000))
     ]

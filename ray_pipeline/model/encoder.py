@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = pretrained.backbone(base_of(model, inputs))
         if model.layers is not None:
-            _keep_layers(self.backbone, model.layers)
+            keep_layers(self.backbone, model.layers)
         if model.lora is not None:
             self.backbone = adapted(self.backbone, model.lora)
         self.embedded = Embedded(model, inputs)
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         return self
 
 
-def _keep_layers(backbone: Any, count: int) -> None:
+def keep_layers(backbone: Any, count: int) -> None:
     """Leave out all but `count` of the layers. Raises JobError."""
     found = [
         (module, name)

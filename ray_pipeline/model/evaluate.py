@@ -20,6 +20,7 @@ from ray_pipeline.model import (
     language_judgement,
     metrics,
     overfitting,
+    retrieval_judgement,
     slices,
 )
 from ray_pipeline.model.case import Case
@@ -44,14 +45,16 @@ def write(
     Writes `metrics.json` and `predictions.parquet`. The record's `metrics` holds the key metrics
     by name, and beside them `about`, `intervals`, `baseline`, `validation`, `training`, `gap`,
     `classes`, `confusion`, `calibration`, `groups`, `slices`, `behaviour`, `robustness` and
-    `importance`. Undefined figures are null. A language model is judged by `language_judgement`.
+    `importance`. Undefined figures are null. A language model is judged by `language_judgement`,
+    an embedding by `retrieval_judgement`.
 
     Raises:
         JobError: a group column, the positive class or another named class does not exist.
         DataError: there are no rows to judge on.
     """
-    if prepared.load(features).task == "generation":
-        return language_judgement.write(trained, features, split, settings, out=out)
+    own = {"generation": language_judgement.write, "retrieval": retrieval_judgement.write}
+    if (judge := own.get(prepared.load(features).task)) is not None:
+        return judge(trained, features, split, settings, out=out)
     judged = case.opened(trained, features, split, schema, settings)
     predictions = predicted(judged.model, judged.statistics, split / judged.side, settings.groups)
     learned, on_learning = _learned(judged, trained, features)
@@ -83,8 +86,9 @@ def write(
     }
 
 
-def check(settings: Evaluate, schema: Schema) -> None:
-    """Refuse, before anything is trained, settings that evaluation could not follow.
+def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
+    """Refuse, before anything is trained, settings that evaluation could not follow; of rows that
+    are `paired` texts find texts.
 
     Raises:
         JobError: a group, slice or test is not of the columns, or a gate of nothing measured.
@@ -94,7 +98,7 @@ def check(settings: Evaluate, schema: Schema) -> None:
             raise case.unknown("column", name, schema.names, "evaluate.groups")
     slices.check(settings.slices, schema)
     behaviour.check(settings.behaviour, schema)
-    gates.check(settings, schema)
+    gates.check(settings, schema, paired)
 
 
 def _about(judged: Case, predictions: Predictions) -> Record:

@@ -45,13 +45,14 @@ def passed(found: Mapping[str, Any], bounds: Mapping[str, Bound]) -> None:
         )
 
 
-def check(settings: Evaluate, schema: Schema) -> None:
-    """Refuse gates on what evaluation will not find. Raises JobError."""
+def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
+    """Refuse gates on what evaluation will not find; texts that are `paired` are found, not
+    written. Raises JobError."""
     kind = schema.label.kind
     both = kind in ("integer", "number")
     keys = [*(KEYS["regression"] if both else ()), *KEYS["classification"]]
     if kind == "text":
-        keys = [*KEYS["generation"]]
+        keys = [*KEYS["retrieval" if paired else "generation"]]
     for name in settings.gates:
         if name.partition(".")[0] not in (*keys, *_SECTIONS):
             raise unknown("metric", name, keys, _WHERE)

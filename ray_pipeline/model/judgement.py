@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Evaluate
-from ray_pipeline.model import fairness, metrics
+from ray_pipeline.model import fairness, metrics, retrieval
 from ray_pipeline.model.metrics import Floats
 from ray_pipeline.model.predictions import Predictions, coded
 
@@ -22,6 +22,7 @@ KEYS = {
     ),
     "regression": ("rmse", "mae", "r2"),
     "generation": ("perplexity", "token_accuracy", "perplexity_change"),
+    "retrieval": (*retrieval.names(), *(f"{name}_change" for name in retrieval.CHANGES)),
 }
 
 

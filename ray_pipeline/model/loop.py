@@ -48,7 +48,7 @@ class Setup:
 
 def inputs(statistics: Statistics) -> zoo.Inputs:
     """What a network for these features reads and puts out."""
-    tokens = statistics.chat or statistics.tokens
+    tokens = statistics.chat or statistics.pairs or statistics.tokens
     return zoo.Inputs(
         numbers=statistics.number_width,
         categories=statistics.category_sizes,
@@ -226,7 +226,8 @@ def validate(
     engine: Engine, feed: Feed, statistics: Statistics, network: nn.Module
 ) -> dict[str, float]:
     """Mean loss, and the score over all validation rows: accuracy, or R² of a regression; of a
-    language model, those of a token.
+    language model, those of a token; of an embedding, those of a question among the passages of
+    its worker's chunk.
 
     Validation rows have no weights, whatever `data.balance` says: the loss that chooses the epoch
     and the trial speaks of the rows as they come, and can be compared between runs.
@@ -238,7 +239,7 @@ def validate(
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for chunk in feed.validation():
         logits = engine.model(**chunk.inputs)
-        if statistics.task == "generation":
+        if statistics.tells_loss:
             sums[0] += chunk.label.sum()
             sums[1:3] += logits.double().sum(0)
             continue

@@ -34,9 +34,10 @@ def loss_of(
     With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
     another number, and a batch of light rows would count for as much as one of heavy ones. For the
     same reason a language model's loss is that of the answers' tokens over N times the mean
-    answer's number of them: each token counts alike, whichever batch and part it is in.
+    answer's number of them: each token counts alike, whichever batch and part it is in. A pair's
+    loss is one number, and its mean 1.
     """
-    if statistics.task == "generation":
+    if statistics.tells_loss:
         return logits[:, 0].sum() / (len(label) * statistics.label.mean)
     reduction: Literal["none", "mean"] = "mean" if weight is None else "none"
     if statistics.task == "classification":

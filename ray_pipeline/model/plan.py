@@ -129,8 +129,9 @@ def measured_step_s(
 
 def like(statistics: Statistics, count: int) -> Rows:
     """`count` made-up rows of the shapes that these features have; texts are as long as may be."""
-    written = statistics.chat or statistics.tokens
+    written, pairs = statistics.chat or statistics.pairs or statistics.tokens, statistics.pairs
     longest = 0 if written is None else written.longest
+    passage = 0 if pairs is None else pairs.passage_longest
     pixels = () if statistics.image is None else statistics.image.shape
     whole, byte = torch.int64, torch.uint8
     made = {
@@ -138,6 +139,8 @@ def like(statistics: Statistics, count: int) -> Rows:
         "categories": torch.zeros(count, len(statistics.category_sizes), dtype=whole),
         "tokens": torch.ones(count, longest, dtype=whole),
         "targets": torch.ones(count, longest, dtype=whole),
+        "question": torch.ones(count, longest, dtype=whole),
+        "passage": torch.ones(count, passage, dtype=whole),
         "image": torch.zeros(count, *pixels, dtype=byte),
     }
     inputs = {name: made[name] for name in statistics.inputs}

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -32,8 +33,13 @@ def inside_blocks(network: nn.Module, *, reentrant: bool = False) -> int:
     """
     blocks = list(_blocks(network))
     for block in blocks:
-        inside: Callable[..., Any] = partial(checkpoint, block.forward, use_reentrant=reentrant)
-        block.forward = inside if reentrant else partial(inside, context_fn=_contexts(block))
+        block.forward = (
+            partial(_whole_again, block.forward)
+            if reentrant
+            else partial(
+                checkpoint, block.forward, use_reentrant=False, context_fn=_contexts(block)
+            )
+        )
     if not blocks:
         raise JobError(
             "this network has no blocks to recompute",
@@ -42,6 +48,24 @@ def inside_blocks(network: nn.Module, *, reentrant: bool = False) -> int:
             hint="raise train.accumulate to save memory",
         )
     return len(blocks)
+
+
+def _whole_again(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """What `forward` returns, made again as a whole in the backward pass.
+
+    torch does so only if one of the tensors `given` needs a gradient. Behind layers that are
+    frozen, as those before LoRA's first addition are, none does: the block's own weights, which
+    it does not look at, would learn nothing.
+    """
+    assert given, "a block takes its hidden states by position"
+    if torch.is_grad_enabled() and not any(_needs_gradient(each) for each in given):
+        first, *others = given
+        given = (first.detach().requires_grad_(first.is_floating_point()), *others)
+    return checkpoint(partial(forward, **named), *given, use_reentrant=True)
+
+
+def _needs_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

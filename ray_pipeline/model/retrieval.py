@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ray_pipeline.model.metrics import Floats, percentiles, ratio, resampled_means
 
 DEPTHS = (1, 5, 10)
+CHANGES = ("recall_at_1", "mrr", "ndcg_at_10")
+"""Figures whose difference to those of the base a fine-tuned embedding is judged by."""
 
 
 def by_query(scores: Floats, relevance: NDArray[Any], depths: Sequence[int] = DEPTHS) -> Floats:

@@ -15,6 +15,7 @@ from ray_pipeline.errors import JobError
 from ray_pipeline.job import Job, Model
 from ray_pipeline.model.cnn import Cnn
 from ray_pipeline.model.convnet import Convnet
+from ray_pipeline.model.embedding import Embedding
 from ray_pipeline.model.encoder import Encoder
 from ray_pipeline.model.inputs import Inputs
 from ray_pipeline.model.language import Language
@@ -44,6 +45,7 @@ MODELS: dict[str, Callable[[Model, Inputs], nn.Module]] = {
     "convnet": Convnet,
     "encoder": Encoder,
     "language": Language,
+    "embedding": Embedding,
     "ft_transformer": FtTransformer,
     "trees": Trees,
 }
@@ -76,7 +78,7 @@ def build(model: Model, inputs: Inputs) -> nn.Module:
 def plain(network: nn.Module) -> nn.Module:
     """A trained network as it is to predict: what was trained beside its weights is put into
     them."""
-    return network.merged() if isinstance(network, Encoder | Language) else network
+    return network.merged() if isinstance(network, Encoder | Language | Embedding) else network
 
 
 def _check_reads(network: nn.Module, name: str, inputs: Inputs) -> None:
@@ -84,7 +86,8 @@ def _check_reads(network: nn.Module, name: str, inputs: Inputs) -> None:
     taken = inspect.signature(network.forward).parameters
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values()):
         return
-    for given, there in (("tokens", inputs.tokens), ("image", inputs.image)):
+    texts = "question" if name == "embedding" else "tokens"
+    for given, there in ((texts, inputs.tokens), ("image", inputs.image)):
         if there and given not in taken:
             raise JobError(
                 f"`{name}` does not read the rows' {given}",

@@ -1,0 +1,138 @@
+"""One job, from pairs of questions and passages in a file to an encoder of sentences."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny_pairs
+from upath import UPath
+
+from ray_pipeline import bundle, jobfile, pipeline
+from ray_pipeline.data.encoders import sentences
+from ray_pipeline.deploy import app, batch, pyfunc, runtime
+from ray_pipeline.errors import GateRefused
+from ray_pipeline.job.features import ColumnFeatures
+from ray_pipeline.model import plan
+
+JOB = """
+name: finder
+storage: storage
+data:
+  source: faq.jsonl
+  label: answer
+  columns: {question: text, answer: text, chapter: {kind: category, role: ignore}}
+  split: {by: [question], validation: 0.2, test: 0.2}
+  features:
+    columns:
+      question: {text: tokens, encoder: base, longest: 16}
+      answer: {text: tokens, encoder: base, longest: 12}
+model:
+  name: embedding
+  lora: {rank: 8}
+  contrastive: {hard_negatives: true}
+train: {workers: 0, epochs: 12, batch_size: 16, learning_rate: 0.02, patience: 12}
+evaluate: {bootstrap: 200, gates: {mrr: {min: 0.5}, mrr_change: {min: 0.1}}}
+compress: {int8: auto, fp16: auto}
+"""
+
+
+class Quiet:
+    def __getattr__(self, name: str):
+        return lambda *arguments, **settings: None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finder")
+    tiny_pairs.saved(folder / "base")
+    rows = [
+        {"question": question, "answer": answer, "chapter": "food"}
+        for question, answer in zip(*tiny_pairs.asked(160), strict=True)
+    ]
+    rows[3]["answer"] = None
+    (folder / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "job.yaml").write_text(JOB)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(folder, ray_cluster):
+    return pipeline.run(jobfile.read(folder / "job.yaml", []), Quiet(), until="export")
+
+
+@pytest.fixture(scope="module")
+def opened(ran, folder):
+    return bundle.opened(next((folder / "storage/finder/stages").glob("export-*")) / "bundle")
+
+
+def test_it_finds_better_than_before(ran):
+    metrics = ran["metrics"]
+    before = metrics["baseline"]["mrr"]
+    low, high = metrics["intervals"]["mrr_change"]
+    assert low < metrics["mrr"] - before < high
+    assert low > 0
+    assert metrics["mrr_change"] == pytest.approx(metrics["mrr"] - before)
+    assert metrics["about"]["passages"] == len(tiny_pairs.TOPICS) ** 2
+    stages = {stage["name"]: stage["record"] for stage in ran["stages"]}
+    assert stages["clean"]["rows_quarantined"] == 1  # a question without a passage
+    negatives = stages["negatives"]["similarity"]
+    assert negatives["wrong"] < negatives["own"]
+    assert "Passages found" in UPath(ran["report"]).read_text()
+
+
+def test_a_text_becomes_a_vector_of_length_one(opened):
+    assert opened.manifest.task == "retrieval"
+    predictor = runtime.Predictor(opened)
+    columns = {"question": np.array(["the tea", "", "good food with a long long taste"], object)}
+    vectors = predictor.predict(columns)
+    assert vectors.shape == (3, 16)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1], atol=1e-2)
+    answers = [app.prediction_maker(opened.manifest)(v) for v in app.plain_numbers(vectors)]
+    assert set(answers[0]) == {"vector"}
+    assert len(answers[0]["vector"]) == 16
+    by_column = pyfunc.predictions(vectors, opened.manifest)
+    np.testing.assert_allclose(by_column["vector"], vectors)
+
+
+def test_its_folder_is_an_encoder_of_features(opened):
+    """A column with `text: embedding` is given the vectors that the endpoint answers."""
+    settings = ColumnFeatures(text="embedding", encoder=str(opened.path / "encoder"), longest=16)
+    texts = ["the tea", "milk taste was"]
+    found = sentences.embedding(sentences.fitted("text", settings))(texts)
+    vectors = runtime.Predictor(opened).predict({"question": np.array(texts, object)})
+    form = opened.manifest.parity["form"]
+    assert form in ("fp32", "int8", "fp16")
+    np.testing.assert_allclose(found, vectors, atol=1e-5 if form == "fp32" else 0.1)
+    assert not any(
+        "lora" in name for name in (opened.path / "encoder").iterdir() for name in [name.name]
+    )
+
+
+def test_files_get_a_vector_for_each_row(opened, folder):
+    pq.write_table(pa.table({"question": ["the tea", "milk"]}), folder / "ask.parquet")
+    batch.predicted(str(opened.path), str(folder / "ask.parquet"), str(folder / "out.parquet"))
+    found = pq.read_table(folder / "out.parquet")["prediction"].to_pylist()
+    assert [len(vector) for vector in found] == [16, 16]
+
+
+def test_each_form_has_its_score(opened):
+    table = {row["name"]: row for row in opened.manifest.compression}
+    assert list(table) == ["fp32", "int8", "fp16"]
+    assert all(0 < row["score"] <= 1 for row in table.values())
+    assert opened.manifest.parity["forms"]["fp32"]["max_difference"] < 1e-5
+
+
+def test_a_gate_refuses_one_that_finds_too_little(ran, folder):
+    job = jobfile.read(folder / "job.yaml", ["evaluate.gates.mrr.min=0.9999"])
+    with pytest.raises(GateRefused, match="mrr is"):
+        pipeline.run(job, Quiet())
+
+
+def test_its_training_can_be_planned(ran, folder):
+    made = plan.of(jobfile.read(folder / "job.yaml", []))
+    assert made is not None
+    assert made.shape.frozen > made.shape.trained > 0
