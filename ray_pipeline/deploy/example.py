@@ -35,7 +35,7 @@ def example_row(opened: Bundle) -> dict[str, Any]:
         if column.kind == "category":
             row[column.name] = next(iter(values[column.name]), None)
         elif column.kind == "text":
-            row[column.name] = words[column.name] or None
+            row[column.name] = words.get(column.name) or None
         elif column.kind == "image":
             row[column.name] = known.image and _mean_image(known.image)
         elif column.kind == "date":
