@@ -8,6 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 BIN = .venv/bin
 STORAGE ?= storage
 PORT ?= 8000
+# Two processes, each with a Ray cluster; much of a test's time is waiting for other processes. A
+# file's tests stay together, and one that crashes a process is tried in one more.
+TESTS ?= -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 2
 
 demo: .venv/demo
 	$(BIN)/python jobs/fetch.py adult
@@ -18,7 +21,7 @@ demo: .venv/demo
 
 test: lint
 	$(BIN)/python jobs/fetch.py adult
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

@@ -66,7 +66,7 @@ def test_intervals_are_those_of_rows_drawn_again() -> None:
         y_true=labels,
         y_pred=predicted,
         sensitive_features=codes,
-        n_boot=400,
+        n_boot=150,
         ci_quantiles=[0.025, 0.975],
         random_state=0,
     )
