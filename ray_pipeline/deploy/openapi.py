@@ -151,6 +151,9 @@ def _property(column: Column, example: Any, as_text: bool) -> dict[str, Any]:
 
 
 def _prediction(manifest: Manifest) -> dict[str, Any]:
+    if manifest.task == "retrieval":
+        numbers = {"type": "array", "items": {"type": "number"}, "description": "Of length 1."}
+        return {"type": "object", "required": ["vector"], "properties": {"vector": numbers}}
     if manifest.classes is None:
         return {
             "type": "object",

@@ -23,7 +23,7 @@ class BundleModel:
         self._predictor = Predictor(bundle.opened(path))
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """`label`, `probability` and `probabilities` (by class) for raw rows; or `value`.
+        """`label`, `probability`, `probabilities` (by class) for raw rows; or `value`, or `vector`.
 
         Raises:
             DataError: a column is absent, or cannot be read as its kind.
@@ -43,6 +43,8 @@ class BundleModel:
 
 def predictions(outputs: NDArray[np.float32], manifest: Manifest) -> dict[str, Any]:
     """The endpoint's answer, by column instead of by row."""
+    if manifest.task == "retrieval":
+        return {"vector": outputs.astype(float).tolist()}
     if manifest.classes is None:
         return {"value": outputs.astype(float)}
     best = outputs.argmax(axis=1)
