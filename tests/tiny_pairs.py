@@ -12,15 +12,13 @@ TOPICS = ("tea", "food", "milk", "taste", "good", "bad")
 def asked(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Questions about one or two topics, and passages with the topics that follow them."""
     rng = np.random.default_rng(seed)
-    drawn = [rng.choice(len(TOPICS), 2) for _ in range(count)]
-    fill = [" ".join(rng.choice(("the", "a", "was", "with"), 3)) for _ in range(count)]
+    drawn = np.sort(rng.integers(0, len(TOPICS), (count, 2)), axis=1)
+    fill = rng.choice(("the", "a", "was", "with"), (count, 3))
     questions = [
-        f"{words} {' '.join(TOPICS[at] for at in topics)}"
+        " ".join([*words, *(TOPICS[at] for at in topics)])
         for topics, words in zip(drawn, fill, strict=True)
     ]
-    passages = [
-        " ".join(TOPICS[(at + 1) % len(TOPICS)] for at in topics) + " was" for topics in drawn
-    ]
+    passages = [" ".join(TOPICS[(at + 1) % len(TOPICS)] for at in topics) for topics in drawn]
     return questions, passages
 
 

@@ -25,7 +25,7 @@ from ray_pipeline.data import features as prepared
 from ray_pipeline.data.encoders import pairs
 from ray_pipeline.data.encoders import tokens as tokenized
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.deploy import card, forms, graph, measure, texts
+from ray_pipeline.deploy import card, forms, graph, measure, probe, texts
 from ray_pipeline.errors import GateRefused
 from ray_pipeline.job import Compress
 from ray_pipeline.model import compress, retrieval, train
@@ -42,9 +42,9 @@ COMPARED = 256
 QUESTIONS = 1_024
 """Validation questions that the forms are measured on."""
 _FORMS_NOTE = (
-    "The deployed encoder in fewer bits, measured on this machine with one thread; the score is its "
-    "MRR over validation questions among their passages. A form is taken only where it is better by "
-    "compress.objective, and within compress.max_drop."
+    "The deployed encoder in fewer bits, measured on this machine with one thread; the score is "
+    "its MRR over validation questions among their passages. A form is taken only where it is "
+    "better by compress.objective, and within compress.max_drop."
 )
 
 
@@ -84,6 +84,7 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     """
     statistics, network = prepared.load(features), train.load(trained)
     assert isinstance(network, Embedding), "pairs are learned by an embedding"
+    assert statistics.pairs is not None, "an embedding is trained on pairs"
     asked = pairs.asked(statistics)
     made = _forms(network, asked, settings, features)
     predict = {
@@ -109,9 +110,18 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         parity={**parity[taken], "form": taken, "forms": parity},
         compression=table,
         lineage=lineage,
-        base_model=statistics.pairs and statistics.pairs.base,
+        base_model=statistics.pairs.base,
     )
-    sizes = _written(out / "bundle", manifest, asked, network, made.content[taken])
+    sizes = _written(
+        out / "bundle",
+        manifest,
+        asked,
+        network,
+        {
+            manifest.model_file: made.content[taken],
+            probe.FILE: probe.written(asked, schema, predict["fp32"]).encode(),
+        },
+    )
     return {
         "rows_in": len(sought.questions),
         "rows_out": len(sought.questions),
@@ -165,7 +175,6 @@ def _parity(
     network: Embedding, statistics: Statistics, predict: dict[str, Predict], sought: Search
 ) -> dict[str, dict[str, Any]]:
     """How far each form's vectors are from the network's, in the worst of their numbers."""
-    assert statistics.pairs is not None, "an embedding is trained on pairs"
     compared = [*sought.questions[: COMPARED // 2], *sought.passages[: COMPARED // 2]]
     column = pairs.asked(statistics).tokens
     assert column is not None, "questions are read as tokens"
@@ -215,9 +224,13 @@ def _array(given: Any) -> NDArray[Any]:
 
 
 def _written(
-    out: UPath, manifest: Manifest, asked: Statistics, network: Embedding, model: bytes
+    out: UPath,
+    manifest: Manifest,
+    asked: Statistics,
+    network: Embedding,
+    model: dict[str, bytes],
 ) -> dict[str, int]:
-    """Write the bundle, and return its files' sizes in bytes."""
+    """Write the bundle with the files of its `model`, and return all files' sizes in bytes."""
     assert asked.tokens is not None, "questions are read as tokens"
     written = {
         **texts.files_of(asked),
@@ -225,8 +238,7 @@ def _written(
         **card.mlflow_files(manifest),
         f"{FOLDER}/{tokenized.FILE}": asked.tokens.tokenizer,
     }
-    content = {file: text.encode() for file, text in written.items()}
-    content[manifest.model_file] = model
+    content = model | {file: text.encode() for file, text in written.items()}
     with tempfile.TemporaryDirectory() as scratch:
         network.backbone.save_pretrained(scratch, max_shard_size=1 << 50)
         content |= {f"{FOLDER}/{file.name}": file.read_bytes() for file in Path(scratch).iterdir()}

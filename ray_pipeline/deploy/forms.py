@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from onnx import ModelProto
+from onnx import ModelProto, checker, shape_inference
 
 from ray_pipeline.deploy import runtime
+from ray_pipeline.deploy.providers import LOADING_ERRORS
 from ray_pipeline.job import Compress
 from ray_pipeline.model import quantize
 from ray_pipeline.model.compress import Predict
 from ray_pipeline.model.quantize import Arrays
+
+_FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError),
+    *(TypeError, ValueError, checker.ValidationError, shape_inference.InferenceError),
+    *LOADING_ERRORS,
+)
+"""What the quantizers raise of a network that they were not made for, and what loading raises."""
 
 Whole = Callable[[ModelProto], bytes]
 """From a network's graph to the whole one, which reads raw rows, serialised."""
@@ -53,8 +61,7 @@ def made(
         try:
             form = whole(make())
             predict[name] = runtime.predicting(form)
-        # The quantizers raise whatever occurs to them, and the runtime's errors have no base.
-        except Exception as error:
+        except _FAILURES as error:
             lines = str(error).strip().splitlines()
             failed[name] = f"cannot be had: {lines[0] if lines else type(error).__name__}"
         else:

@@ -80,7 +80,7 @@ def write(
     record = train.write(features, model, longer, out, work=work, progress=progress, begin=begin)
     begin(network)
     network.load_state_dict(tensors((out / "model.safetensors").read_bytes()))
-    zeros = _settled(network)
+    zeros = settled(network)
     (out / "model.safetensors").write_bytes(tensor_bytes(network.state_dict()))
     return {**record, "zeros": zeros}
 
@@ -115,7 +115,7 @@ def two_of_four(weight: Tensor) -> Tensor:
     return mask.reshape(by_input.shape).movedim(-1, 1).contiguous()
 
 
-def _settled(network: nn.Module) -> float:
+def settled(network: nn.Module) -> float:
     """Put the masks into the weights; the share of all the network's weights that is 0."""
     for layer in [layer for layer in network.modules() if isinstance(layer, LAYERS)]:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

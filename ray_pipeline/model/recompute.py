@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ray_pipeline.errors import JobError
+from ray_pipeline.model.embedding import Embedding
 
 Context = AbstractContextManager[None]
 
@@ -29,8 +30,15 @@ def inside_blocks(network: nn.Module, *, reentrant: bool = False) -> int:
     are empty when torch's other way compares what was saved. Running means see a batch twice then.
 
     Raises:
-        JobError: there are no blocks.
+        JobError: there are no blocks, or they would be run again as a whole for each of two texts.
     """
+    if reentrant and isinstance(network, Embedding):
+        # Each text's backward pass is one of its own, and DeepSpeed gives up a gradient after it.
+        raise JobError(
+            "zero3 cannot compute an embedding's blocks again: they run once for each text",
+            where="train.checkpointing",
+            expected="another strategy, or no checkpointing",
+        )
     blocks = list(_blocks(network))
     for block in blocks:
         block.forward = (

@@ -50,7 +50,6 @@ BLOCKS = TRAIN.model_copy(update={"checkpointing": True})
 CASES = {
     "ddp": (FULL, TRAIN),
     "zero2": (LORA, TRAIN),
-    "zero3": (LORA, BLOCKS),
     "zero3 classes": (Model(name="encoder", lora=Lora(rank=4), dropout=0.0), BLOCKS),
 }
 """What two workers train, by strategy; the last reads one text and names a class."""
@@ -308,6 +307,11 @@ def test_workers_learn_what_one_worker_does(case, shared, statistics, classes):
     assert own.keys() == weights.keys()
     for name, value in weights.items():
         np.testing.assert_allclose(own[name], value, atol=2e-3, err_msg=name)
+
+
+def test_zero3_does_not_compute_the_blocks_of_two_texts_again(statistics):
+    with pytest.raises(JobError, match="zero3"):
+        strategy.prepared(built(statistics), BLOCKS, "zero3", CPU, 16)
 
 
 def test_a_part_of_a_batch_has_its_own_wrong_passages(statistics):
