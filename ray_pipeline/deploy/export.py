@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from onnx import ModelProto
 from torch import nn
 from upath import UPath
 
@@ -16,10 +14,11 @@ from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import feature_graph
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.deploy import card, graph, measure, texts
+from ray_pipeline.deploy import card, forms, graph, measure, parity, probe, texts
+from ray_pipeline.deploy.forms import Forms
 from ray_pipeline.errors import BundleError, GateRefused
 from ray_pipeline.job import Compress
-from ray_pipeline.model import compress, quantize, train
+from ray_pipeline.model import compress, train
 from ray_pipeline.schema import Schema
 
 MAX_DIFFERENCE = 1e-3
@@ -58,16 +57,19 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         JobError: the network cannot be written as ONNX.
     """
     statistics, network = prepared.load(features), train.load(trained)
-    forms = _forms(network, statistics, settings, features)
-    predict = measure.predictors(forms, statistics)
+    made = _forms(network, statistics, settings, features)
+    columns = texts.tokenized(statistics)
+    predict = {form: texts.reading(run, columns) for form, run in made.predict.items()}
     seen = measure.validated(split / "validation", schema, network, statistics, predict)
-    parity = {form: measure.parity(seen.outputs[form], seen.truth, statistics) for form in forms}
-    _refuse_if_apart(parity["fp32"])
+    deviation = statistics.label.deviation
+    apart = {form: parity.parity(seen.outputs[form], seen.truth, deviation) for form in predict}
+    _refuse_if_apart(apart["fp32"])
     table = compress.chosen(
-        measure.candidates(forms, seen, predict),
+        measure.candidates(made.content, seen, predict),
         settings.max_drop,
         settings.objective,
         reference=networks[0]["score"] if networks else None,
+        failed=made.failed,
     )
     taken = next(row["name"] for row in table if row["chosen"])
     manifest = Manifest(
@@ -81,13 +83,14 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         privacy=privacy or {},
         model=json.loads((trained / "model.json").read_text()),
         metrics=json.loads((judged / "metrics.json").read_text()),
-        parity={**parity[taken], "form": taken, "forms": parity},
+        parity={**apart[taken], "form": taken, "forms": apart},
         networks=networks or [],
         compression=table,
         lineage=lineage,
         base_model=", ".join(column.base for column in texts.tokenized(statistics)) or None,
     )
-    sizes = _written(out / "bundle", manifest, statistics, forms[taken])
+    asked = probe.written(statistics, schema, predict["fp32"])
+    sizes = _written(out / "bundle", manifest, statistics, made.content[taken], asked)
     return {
         "rows_in": len(seen.labels),
         "rows_out": len(seen.labels),
@@ -100,11 +103,12 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
 
 
 def _written(
-    out: UPath, manifest: Manifest, statistics: Statistics, model: bytes
+    out: UPath, manifest: Manifest, statistics: Statistics, model: bytes, asked: str
 ) -> dict[str, int]:
     """Write the bundle, and return its files' sizes in bytes."""
     written = {
         **texts.files_of(statistics),
+        probe.FILE: asked,
         "README.md": card.readme(manifest, statistics.rows, statistics.label.name),
         **card.mlflow_files(manifest),
     }
@@ -132,29 +136,26 @@ def published(stage: UPath, target: UPath) -> UPath:
 
 def _forms(
     network: nn.Module, statistics: Statistics, settings: Compress, features: UPath
-) -> dict[str, bytes]:
-    """The whole graph in each form that may be deployed, by name; the lossless one is first."""
+) -> Forms:
+    """The whole graph in each form that may be deployed."""
     reading = feature_graph.onnx_graph(statistics)
     plain = graph.network_graph(network, statistics, graph.opset_of(reading))
-    makers: dict[str, Callable[[], ModelProto]] = {
-        "int8": lambda: quantize.dynamic_int8(plain),
-        "int8_static": lambda: quantize.static_int8(plain, measure.calibration(features)),
-        "int4": lambda: quantize.int4(plain),
-        "fp16": lambda: quantize.fp16(plain),
-    }
-    wanted = [name for name in makers if getattr(settings, name) == "auto"]
-    networks = {"fp32": plain} | {name: makers[name]() for name in wanted}
-    return {name: measure.whole(form, reading, statistics) for name, form in networks.items()}
+    return forms.made(
+        plain,
+        settings,
+        lambda: measure.calibration(features),
+        lambda form: measure.whole(form, reading, statistics),
+    )
 
 
-def _refuse_if_apart(parity: dict[str, Any]) -> None:
-    difference, agreement = parity["max_difference"], parity["label_agreement"]
+def _refuse_if_apart(found: dict[str, Any]) -> None:
+    difference, agreement = found["max_difference"], found["label_agreement"]
     if difference <= MAX_DIFFERENCE and (agreement is None or agreement >= MIN_AGREEMENT):
         return
     agreeing = "" if agreement is None else f" and {agreement:.2%} of labels agree"
     raise GateRefused(
         f"the ONNX graph differs from the trained network by up to {difference:.3g}{agreeing}, "
-        f"over {parity['rows']:,} validation rows",
+        f"over {found['rows']:,} validation rows",
         where="export",
         expected=f"at most {MAX_DIFFERENCE:g}, and {MIN_AGREEMENT:.1%}",
         hint="nothing was deployed; a network of your own may do something that depends on the "

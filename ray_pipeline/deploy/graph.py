@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ray_pipeline.data import onnx_export
 from ray_pipeline.data.matrices import Matrices
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
+from ray_pipeline.deploy.halves import Halves
 from ray_pipeline.model import batches, trees
 
 PREFIX = "model/"
@@ -116,6 +118,18 @@ def joined(
     whole.graph.name = "features_and_model"
     onnx.checker.check_model(whole, full_check=True)
     return whole
+
+
+def apart(features: ModelProto, network: ModelProto, raw: Mapping[str, str]) -> Halves:
+    """The two graphs that `joined` makes one of. Each keeps its own names."""
+    behind = copy.deepcopy(network)
+    given = {value.name.rstrip("_") for value in features.graph.output}
+    wanted = {value.name: value for value in behind.graph.input}
+    if given:
+        for name in ({"numbers", "categories"} & wanted.keys()) - given:
+            _widen_by_nothing(behind, wanted[name])
+    reading = features.SerializeToString() if given else None
+    return Halves(reading, behind.SerializeToString(), dict(raw))
 
 
 def _rename_inputs(model: ModelProto, names: Mapping[str, str]) -> None:

@@ -89,6 +89,16 @@ def validated(
     )
 
 
+def first(
+    rows: UPath, schema: Schema, network: nn.Module, statistics: Statistics
+) -> tuple[Columns, NDArray[Any]]:
+    """Raw columns of the first rows in the folder `rows`, at most as many as are measured with, and
+    what `network` says of them."""
+    table = next(_tables(rows, min(compress.BATCH, _rows_at_once(statistics))))
+    truth = graph.torch_outputs(network, statistics)(matrices(compiled_arrow(statistics)(table)))
+    return runtime.columns_from_table(table, schema, statistics.image), truth
+
+
 def candidates(
     forms: Mapping[str, bytes], seen: Validated, predict: Mapping[str, Predict]
 ) -> list[Candidate]:
@@ -98,22 +108,6 @@ def candidates(
         compress.candidate(name, model, times[name], seen.outputs[name], seen.labels)
         for name, model in forms.items()
     ]
-
-
-def parity(found: NDArray[Any], truth: NDArray[Any], statistics: Statistics) -> dict[str, Any]:
-    """Largest difference (of values: in standard deviations of the label), and label agreement."""
-    apart = np.abs(found.astype(float) - truth)
-    if found.ndim == 1:
-        return {
-            "rows": len(found),
-            "max_difference": float(apart.max()) / (statistics.label.deviation or 1.0),
-            "label_agreement": None,
-        }
-    return {
-        "rows": len(found),
-        "max_difference": float(apart.max()),
-        "label_agreement": float((found.argmax(1) == truth.argmax(1)).mean()),
-    }
 
 
 def calibration(features: UPath) -> Iterator[dict[str, NDArray[Any]]]:

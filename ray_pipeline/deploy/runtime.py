@@ -11,7 +11,6 @@ import onnxruntime
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.data import dates, parsing
@@ -19,17 +18,13 @@ from ray_pipeline.data.encoders import image
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.statistics import ImageStatistics
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import texts
+from ray_pipeline.deploy import accelerated, texts
+from ray_pipeline.deploy.accelerated import Opened
+from ray_pipeline.deploy.halves import Columns, Predict
+from ray_pipeline.deploy.providers import LOADING_ERRORS, PIXELS, session
 from ray_pipeline.errors import BundleError, DataError
+from ray_pipeline.job.providers import Providers
 from ray_pipeline.schema import TEXTS, Column, Schema
-
-Columns = dict[str, NDArray[Any]]
-
-_LOADING_ERRORS = (
-    *(errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf),
-    *(errors.NotImplemented, errors.RuntimeException),
-)
-"""ONNX Runtime's errors have no base of their own."""
 
 _ONNX_TYPES = {
     "integer": "tensor(double)",
@@ -40,8 +35,6 @@ _ONNX_TYPES = {
     "text": "tensor(string)",
     "image": "tensor(uint8)",
 }
-PIXELS = 1 << 22
-"""Pixels of images that go through a graph at a time: of each it holds many times as much."""
 
 
 class Predictor:
@@ -50,32 +43,41 @@ class Predictor:
     Args:
         bundle: an opened bundle.
         threads: threads that one `predict` may use.
+        providers: what may run the model on this machine's GPU; None for the CPU alone.
 
     Raises:
         BundleError: the graph cannot be loaded, or does not read the schema's columns.
+        ClusterError: no provider may run it here.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int = 1, providers: Providers | None = None
+    ) -> None:
         self.manifest = bundle.manifest
         check_predicts(bundle)
+        self.by = accelerated.opened(bundle, providers, threads) if providers else Opened("cpu")
+        self._run = self.by.run or self._on_cpu(bundle, threads)
+        self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
+        self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
+
+    @staticmethod
+    def _on_cpu(bundle: Bundle, threads: int) -> Predict:
         try:
-            self._session = session(str(bundle.model), threads)
-        except _LOADING_ERRORS as error:
+            loaded = session(str(bundle.model), threads)
+        except LOADING_ERRORS as error:
             raise BundleError(
                 f"cannot be loaded: {str(error).splitlines()[0]}",
                 where=str(bundle.model),
                 expected=f"a graph for ONNX Runtime {onnxruntime.__version__}",
             ) from error
-        _check_inputs(self._session, bundle)
-        outputs = [self._session.get_outputs()[0].name]
+        _check_inputs(loaded, bundle)
+        outputs = [loaded.get_outputs()[0].name]
 
         def run(columns: Columns) -> NDArray[Any]:
-            output: NDArray[np.float32] = self._session.run(outputs, columns)[0]
+            output: NDArray[np.float32] = loaded.run(outputs, columns)[0]
             return output
 
-        self._run = texts.reading(run, texts.columns_of(bundle))
-        self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
-        self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
+        return texts.reading(run, texts.columns_of(bundle))
 
     def predict(self, columns: Columns) -> NDArray[np.float32]:
         """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
@@ -84,11 +86,15 @@ class Predictor:
         for no value (of a date, its seconds since 1970), or object (str) with "" for no value; of
         images the pixels [N, H, W, C] uint8.
         """
+        return self.of_clean(self.cleaned(columns))
+
+    def cleaned(self, columns: Columns) -> Columns:
+        """The columns of a request, treated and cleaned as the training rows were."""
         if self._treated is not None:
             columns = self._treated(columns)
         if self._tidied is not None:
             columns = self._tidied(columns)
-        return self.of_clean(columns)
+        return columns
 
     def of_clean(self, columns: Columns) -> NDArray[np.float32]:
         """As `predict`, of rows that were treated and cleaned before, as the path's are."""
@@ -127,17 +133,6 @@ def _output(loaded: onnxruntime.InferenceSession, columns: Columns) -> NDArray[A
         for start in range(0, max(rows, 1), step)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def session(model: str | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU, for a model file or its content."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # A waiting thread would otherwise spin, and take its core from other replicas.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def columns_from_table(

@@ -20,15 +20,18 @@ from ray_pipeline.job.features import Features
 from ray_pipeline.job.history import History
 from ray_pipeline.job.judge import Compress, Distill, Prune
 from ray_pipeline.job.label import Function, Label, When
-from ray_pipeline.job.model import Model, Range, Tune
+from ray_pipeline.job.model import Model
 from ray_pipeline.job.privacy import Privacy
-from ray_pipeline.job.serve import Online, Replicas, Serve
+from ray_pipeline.job.providers import Providers
+from ray_pipeline.job.serve import Jwt, Online, Replicas, Serve
 from ray_pipeline.job.source import Join, Source
 from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
 from ray_pipeline.job.train import Elastic, Offload, Train
+from ray_pipeline.job.tune import CHANGEABLE, Range, Tune
 
 __all__ = [
+    "CHANGEABLE",
     "Augment",
     "Balance",
     "Behaviour",
@@ -48,11 +51,13 @@ __all__ = [
     "Importance",
     "Job",
     "Join",
+    "Jwt",
     "Label",
     "Model",
     "Offload",
     "Online",
     "Privacy",
+    "Providers",
     "Prune",
     "Range",
     "Replicas",
@@ -95,13 +100,33 @@ class Job(Settings):
         return self
 
     @model_validator(mode="after")
-    def _written_by_a_language_model(self) -> Job:
-        if self.data.written != (self.model.name == "language"):
+    def _a_population_of_networks(self) -> Job:
+        if self.tune is not None and self.tune.scheduler == "pbt":
+            named = self.tune.space.get("model.name")
+            if "trees" in (named.choice or () if named else (self.model.name,)):
+                raise ValueError("tune.scheduler: pbt is for networks; trees have no weights")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_by_their_models(self) -> Job:
+        if self.data.written != (self.model.name in ("language", "embedding")):
             raise ValueError(
-                "model.name: `language` and a label of the kind `text` go together: it writes texts"
+                "model.name: a label of the kind `text` goes together with `language`, which "
+                "writes texts, or `embedding`, which finds them"
+            )
+        if self.data.written and self.data.paired != (self.model.name == "embedding"):
+            raise ValueError(
+                "model.name: `embedding` reads both texts: `text: tokens` under "
+                "data.features.columns for the label and for a column besides, which is how "
+                "`language` does not"
             )
         if not self.data.written:
             return self
+        if self.data.paired and self.train.checkpointing and self.train.strategy == "zero3":
+            raise ValueError(
+                "train.checkpointing: zero3 cannot compute blocks again that run for each of two "
+                "texts; leave it out, or take zero2"
+            )
         evaluate, compress = self.evaluate, self.compress
         other = {
             "label": self.label,
@@ -116,7 +141,9 @@ class Job(Settings):
             "compress.distill": compress.distill,
         }
         if asked := [name for name, settings in other.items() if settings]:
-            raise ValueError(f"{asked[0]}: is for models that predict, and this one writes")
+            raise ValueError(
+                f"{asked[0]}: is for models that predict, and this one writes or finds texts"
+            )
         return self
 
     @field_validator("name")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.base import Settings
+from ray_pipeline.job.providers import Providers
 from ray_pipeline.job.source import spelt_password
 
 
@@ -45,6 +47,38 @@ class Online(Settings):
         return url
 
 
+class Jwt(Settings):
+    """Tokens of an identity provider, which open an endpoint as keys do."""
+
+    issuer: str = Field(min_length=1, description="The token's `iss`, to the letter.")
+    audience: str = Field(min_length=1, description="What the token's `aud` must name.")
+    jwks: str = Field(
+        min_length=1,
+        description="Where the provider's public keys are: a file, or an https URL "
+        "(`jwks_uri` of its /.well-known/openid-configuration).",
+    )
+    algorithms: tuple[
+        Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"],
+        ...,
+    ] = Field(("RS256",), min_length=1, description="Signatures that are looked at; no others.")
+    scopes_claim: str = Field(
+        "scope",
+        description="The claim with the token's scopes, a list or a text with spaces; of them "
+        "`predict`, `metrics` and `admin` open something.",
+    )
+    leeway_s: float = Field(30, ge=0, le=300, description="By how much clocks may differ.")
+    refresh_s: float = Field(60, ge=10, description="How often the keys are read again.")
+
+    @field_validator("jwks")
+    @classmethod
+    def _unaltered_on_its_way(cls, jwks: str) -> str:
+        url = urlsplit(jwks)
+        here = url.scheme == "http" and url.hostname in {"127.0.0.1", "::1", "localhost"}
+        if "://" in jwks and url.scheme != "https" and not here:
+            raise ValueError("must be https, or a file: who can change it decides who may call")
+        return jwks
+
+
 class Serve(Settings):
     port: int = Field(8000, ge=1, le=65535)
     host: str = Field(
@@ -52,9 +86,23 @@ class Serve(Settings):
         description="The address to listen on; 0.0.0.0 lets other machines in, and is needed on a "
         "cluster of several.",
     )
-    auth: Literal["key", "none"] = Field("key", description="Who may call: holders of the key.")
+    auth: Literal["key", "none"] = Field(
+        "key", description="Who may call: holders of a key (or of a token, see `jwt`), or all."
+    )
+    jwt: Jwt | None = Field(None, description="Tokens that open it besides keys.")
+    metrics: Literal["open", "key"] = Field(
+        "open",
+        description="Who may read its figures at /metrics: all, or keys with the scope `metrics`.",
+    )
     replicas: Replicas = Replicas()
     cpus: float = Field(0.5, gt=0, description="CPUs reserved for a replica.")
+    gpus: float = Field(
+        0,
+        ge=0,
+        description="GPUs reserved for a replica, on a cluster that has any; 0 keeps replicas on "
+        "CPUs, where small models answer sooner.",
+    )
+    providers: Providers = Providers()
     target_ongoing_requests: float = Field(
         8,
         gt=0,
@@ -74,3 +122,24 @@ class Serve(Settings):
     )
     max_rows: int = Field(1000, ge=1, description="Rows in a request.")
     max_bytes: int = Field(1_000_000, ge=1000, description="Bytes in a request's body.")
+    body_within_s: float = Field(
+        30, gt=0, description="Seconds that a client may take to send a request's body."
+    )
+    guard: Literal["off", "flag", "refuse"] = Field(
+        "off",
+        description="Rows unlike the training rows (a number outside their range, an unknown "
+        "category, no value where all had one) are answered, answered with `warnings`, or refused.",
+    )
+    round: int | None = Field(
+        None,
+        ge=1,
+        le=7,
+        description="Decimals of a probability and significant digits of a value that callers "
+        "get; the fewer, the more requests it takes to copy the model. All of them if not given.",
+    )
+
+    @model_validator(mode="after")
+    def _tokens_have_a_gate(self) -> Serve:
+        if self.auth == "none" and (self.jwt or self.metrics == "key"):
+            raise ValueError("auth: none lets everybody in; leave out `jwt` and `metrics: key`")
+        return self

@@ -80,11 +80,7 @@ def tokenizing(column: TokenStatistics) -> Tokenize:
     Raises:
         JobError: the library is not installed.
     """
-    try:
-        from tokenizers import Tokenizer
-    except ModuleNotFoundError:
-        raise absent() from None
-    tokenizer: Any = Tokenizer.from_str(column.tokenizer)
+    tokenizer = _tokenizer(column)
     tokenizer.enable_truncation(column.longest)
     tokenizer.no_padding()
 
@@ -92,6 +88,19 @@ def tokenizing(column: TokenStatistics) -> Tokenize:
         return [each.ids for each in tokenizer.encode_batch_fast(list(texts))]
 
     return tokens
+
+
+def vocabulary(column: TokenStatistics) -> list[str]:
+    """The tokens that a column's texts are made of, in order. Raises JobError as `tokenizing`."""
+    return sorted(_tokenizer(column).get_vocab())
+
+
+def _tokenizer(column: TokenStatistics) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        raise absent() from None
+    return Tokenizer.from_str(column.tokenizer)
 
 
 def encoding(column: TokenStatistics) -> Callable[[pa.ChunkedArray], pa.Array]:
