@@ -1,4 +1,5 @@
-"""What every benchmark prints: the machine, the versions, a table, and one line of JSON."""
+"""What benchmarks share: a cluster of their own, and what each prints, which is the machine, the
+versions, a table, and one line of JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +10,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+def start_ray(**settings: Any) -> None:
+    """Start a Ray cluster on this machine that prints nothing; `ray.shutdown()` ends it."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    import ray
+
+    quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    ray.init(address="local", **quiet, **settings)
 
 
 def hardware() -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from _common import finish
+from _common import finish, start_ray
 from _flights import CATEGORIES, LABEL, NUMBERS, written
 from _frames import RIVALS
 
@@ -116,12 +115,11 @@ def proportional_size(pid: int) -> int:
 
 def with_ray(source: Path, out: Path) -> dict[str, Any]:
     """Our stages."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     first = time.monotonic()
     import ray
 
     begun = time.monotonic()
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    start_ray()
     started = time.monotonic() - begun
     time.sleep(SETTLING)
     from ray_pipeline import cluster

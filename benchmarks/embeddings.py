@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
-from _common import finish
+from _common import finish, start_ray
 from upath import UPath
 
 JOBS = Path(__file__).parents[1] / "jobs" / "data"
@@ -40,9 +40,8 @@ def main() -> None:
     from ray_pipeline.data.encoders import sentences
     from ray_pipeline.job.features import ColumnFeatures
 
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     cpus = len(os.sched_getaffinity(0))
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
+    start_ray(num_cpus=cpus)
     settings = ColumnFeatures(text="embedding", encoder=str(JOBS / "minilm"))
     column = sentences.fitted("review", settings)
     texts = pj.read_json(JOBS / "reviews" / "training_data.jsonl")["review"]

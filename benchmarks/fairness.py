@@ -11,13 +11,12 @@ effect is the method's or the network's. Means over the seeds; the `±` is their
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from _common import finish
+from _common import finish, start_ray
 
 JOB = Path(__file__).parents[1] / "jobs" / "income.yaml"
 WAYS: dict[str, dict[str, Any]] = {
@@ -42,10 +41,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each way")
     arguments = parser.parse_args()
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    start_ray()
     with tempfile.TemporaryDirectory() as scratch:
         found = measured(Path(scratch), range(arguments.seeds))
     ray.shutdown()

@@ -11,13 +11,12 @@ al., "Revisiting Deep Learning Models for Tabular Data" (2021), https://arxiv.or
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from _common import finish
+from _common import finish, start_ray
 
 JOBS = Path(__file__).parents[1] / "jobs"
 PUBLISHED = {
@@ -36,10 +35,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=list(PUBLISHED))
     arguments = parser.parse_args()
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    start_ray()
     with tempfile.TemporaryDirectory() as scratch:
         found = {
             name: [one(scratch, name, seed) for seed in range(arguments.seeds)]

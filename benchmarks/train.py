@@ -1,15 +1,16 @@
 """Is training as fast as a loop written by hand?
 
-The income job's network on its rows, `--copies` times over so that an epoch lasts seconds, as
-`train.write` trains it and as a plain PyTorch loop does that holds all rows in memory: same rows,
-batch, threads, optimizer, clipping, schedule and validation, no checkpoint in the plain one.
-Samples a second count all that lies between the ends of two epochs: our checkpoints and reports
-as well. What comes before the first epoch, workers' start included, is `start_up_s`.
+Three networks on the rows of their jobs: an MLP (income), MiniLM fine-tuned (reviews_encoder) and a
+CNN (fashion, without augmentation). `train.write` trains each in this process, from rows in memory
+and from Ray Data; a plain PyTorch loop on the same rows, batch, threads, optimizer, clipping,
+schedule, validation and checkpoint takes turns with it, epoch by epoch, so that both meet the same
+machine. A time is all that lies between the ends of two epochs. The first epoch of each warms up;
+what comes before its first step is `start_up_s`.
 
-Weak scaling: one worker, then two, each with a thread and 512 rows a step, so that twice the rows
-are trained in the time of one if nothing is lost.
+`--scaling`: the MLP and the CNN by one worker process, then by two, each with a thread and as many
+rows a step, so that twice the rows are trained in the time of one if nothing is lost.
 
-    python benchmarks/train.py [--json] [--runs 3] [--copies 8] [--features DIR]
+    python benchmarks/train.py [--json] [--models mlp minilm cnn] [--scaling] [--features DIR]
 """
 
 from __future__ import annotations
@@ -22,157 +23,205 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _common import finish
-from tune import JOB, SETTLING, epochs_of, prepared_rows
+from _common import finish, start_ray
+from _tensors import epochs_of, prepared_rows, sides
 
-EPOCHS = 4
-BATCH = 512
+JOBS = Path(__file__).parents[1] / "jobs"
 CORES = len(os.sched_getaffinity(0))
-OURS: dict[str, dict[str, Any]] = {
-    "ours, rows in memory": {"workers": 0, "cpus": CORES, "feed": "memory"},
-    "ours, Ray Data": {"workers": 0, "cpus": CORES, "feed": "stream"},
-    "ours, 1 worker": {"workers": 1, "feed": "memory"},
-    "ours, 2 workers": {"workers": 2, "feed": "memory", "batch_size": 2 * BATCH},
+SETTLING = 5.0
+"""Seconds until a new cluster's own processes have come to rest; in nobody's time."""
+PLAIN = "plain PyTorch loop"
+FEEDS = {"memory": "ours, rows in memory", "stream": "ours, Ray Data"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job's network, on the first `rows` of its rows `copies` times over."""
+
+    job: str
+    rows: int
+    copies: int
+    held_out: int
+    epochs: int
+
+
+CASES = {
+    "mlp": Case("income.yaml", rows=30_000, copies=2, held_out=4000, epochs=5),
+    "minilm": Case("reviews_encoder.yaml", rows=256, copies=1, held_out=32, epochs=3),
+    "cnn": Case("fashion.yaml", rows=3840, copies=1, held_out=384, epochs=4),
 }
-PLAIN = {"plain loop": CORES, "plain loop, 1 thread": 1}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each; medians are shown")
-    parser.add_argument("--copies", type=int, default=8, help="times that the rows are taken")
-    parser.add_argument("--features", help="prepared rows; made from the job's data if not given")
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--scaling", action="store_true", help="one worker against two")
+    parser.add_argument("--features", help="a folder for prepared rows; they are made if absent")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(arguments.one, arguments.features)))
+        print(json.dumps(ONE[arguments.one](arguments.models[0], Path(arguments.features))))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        made = arguments.features or in_its_own_process("prepare", scratch)["features"]
-        features = copied(Path(made), Path(scratch) / "copies", arguments.copies)
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (*PLAIN, *OURS)}
-        for _ in range(arguments.runs):
-            for name, found in runs.items():
-                found.append(in_its_own_process(name, str(features)))
-    report(runs, arguments.json)
+        folder = Path(arguments.features or scratch)
+        found = {}
+        for name in arguments.models:
+            if not (folder / name).exists():
+                in_its_own_process("prepare", name, folder)
+            found[name] = in_its_own_process(
+                "scaling" if arguments.scaling else "turns", name, folder
+            )
+    (scaled if arguments.scaling else compared)(found, arguments.json)
 
 
-def report(runs: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
-    def middle(name: str, key: str) -> float:
-        return statistics.median(run[key] for run in runs[name])
-
-    keys = ("samples_s", "start_up_s", "score")
-    rows = [{"training": name, **{key: middle(name, key) for key in keys}} for name in runs]
-    speed = {name: middle(name, "samples_s") for name in runs}
-    ratios = {
-        "ours/plain": speed["ours, rows in memory"] / speed["plain loop"],
-        "ours with Ray Data/plain": speed["ours, Ray Data"] / speed["plain loop"],
-        "one worker/plain with one thread": speed["ours, 1 worker"] / speed["plain loop, 1 thread"],
-        "two workers/twice one worker": speed["ours, 2 workers"] / speed["ours, 1 worker"] / 2,
-    }
-    finish("train", rows, ratios, runs, as_json, packages=("ray", "torch"))
-
-
-def one(name: str, features: str) -> dict[str, Any]:
-    if name == "prepare":
-        return prepared_rows(features, 0)
-    return by_hand(features, PLAIN[name]) if name in PLAIN else with_ray(features, OURS[name])
-
-
-def in_its_own_process(name: str, features: str) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--features", features]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+def in_its_own_process(what: str, name: str, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "--one", what, "--models", name]
+    ended = subprocess.run(
+        [*command, "--features", str(folder)], capture_output=True, text=True, check=False
+    )
     if ended.returncode:
         sys.exit(ended.stderr)
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
-def copied(features: Path, folder: Path, copies: int) -> Path:
-    """The prepared rows below `folder`, those of training `copies` times."""
-    (folder / "train").mkdir(parents=True)
-    for file in (features / "train").glob("*.parquet"):
-        for copy in range(copies):
-            (folder / "train" / f"{copy}-{file.name}").symlink_to(file)
-    (folder / "validation").symlink_to(features / "validation")
-    (folder / "statistics.json").symlink_to(features / "statistics.json")
-    return folder
+def prepare(name: str, folder: Path) -> dict[str, Any]:
+    """The case's rows, prepared and cut, in `folder`/`name`."""
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
+
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(prepared_rows(JOBS / case.job, scratch))
+        for side, count in (("train", case.rows), ("validation", case.held_out)):
+            (folder / name / side).mkdir(parents=True)
+            table = pads.dataset(str(made / side), format="parquet").head(count)
+            copies = case.copies if side == "train" else 1
+            pq.write_table(pa.concat_tables([table] * copies), folder / name / side / "0.parquet")
+        (folder / name / "statistics.json").write_text((made / "statistics.json").read_text())
+    return {}
 
 
-def settings(changes: dict[str, Any]) -> tuple[Any, Any]:
-    """The income job's network, and its training for so many epochs."""
+def settings(name: str, **changes: Any) -> tuple[Any, Any]:
+    """The job's network, and its training for so many epochs."""
     from ray_pipeline import jobfile
 
-    job = jobfile.read(JOB)
-    train = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": BATCH} | changes
+    job, epochs = jobfile.read(JOBS / CASES[name].job), CASES[name].epochs
+    here = {"workers": 0, "cpus": CORES, "augment": None, "checkpoint_every": None}
+    train = {"epochs": epochs, "patience": epochs, **here, **changes}
     return job.model, job.train.model_copy(update=train)
 
 
-def with_ray(features: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Our training."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    import ray
-    from upath import UPath
-
-    from ray_pipeline.model import train
-
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+def turns(name: str, folder: Path) -> dict[str, Any]:
+    """By feed, what `one_feed` finds."""
+    start_ray()
     time.sleep(SETTLING)
-    model, training = settings(changes)
-    ends: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        out, work = UPath(folder) / "out", UPath(folder) / "work"
-        out.mkdir()
-        work.mkdir()
-        begun = time.monotonic()
-        record = train.write(
-            UPath(features),
-            model,
-            training,
-            out,
-            work=work,
-            progress=lambda event: ends.append(time.monotonic()),
-        )
-        history = json.loads((out / "history.json").read_text())
-    ray.shutdown()
-    rows = record["steps"] * training.batch_size
-    return measured(rows, ends, ends[0] - begun - history[0]["seconds"], record["score"])
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = Path(scratch) / "plain.pt"
+        return {feed: one_feed(name, folder / name, feed, checkpoint) for feed in FEEDS}
 
 
-def by_hand(features: str, threads: int) -> dict[str, Any]:
-    """The same as one would write it by hand."""
-    begun = time.monotonic()
-    import torch
+def one_feed(name: str, features: Path, feed: str, checkpoint: Path) -> dict[str, Any]:
+    """Seconds of the epochs of our training and of the plain loop that takes turns with it, the
+    best scores, and the seconds before the first epoch."""
     from upath import UPath
 
     from ray_pipeline.data import features as prepared
 
-    torch.set_num_threads(threads)
-    model, training = settings({})
+    model, training = settings(name, feed=feed)
+    begun = time.monotonic()
     described = prepared.load(UPath(features))
-    sides = {
-        side: {
-            name: torch.from_numpy(values)
-            for name, values in prepared.read_matrix(UPath(features) / side).items()
-        }
-        for side in ("train", "validation")
+    plain = epochs_of(model, training, described, sides(str(features)), checkpoint)
+    ready = time.monotonic()
+    found: dict[str, Any] = {"ours": [], "plain": [], "plain_start_up_s": ready - begun}
+    scores = []
+
+    since = time.monotonic()
+
+    def plains_turn(event: dict[str, Any]) -> None:
+        nonlocal since
+        ended = time.monotonic()
+        scores.append(next(plain)[1])
+        found["ours"].append(ended - since)
+        since = time.monotonic()
+        found["plain"].append(since - ended)
+
+    record, history = trained(features, model, training, plains_turn)
+    return found | {
+        "rows": record["steps"] * training.batch_size,
+        "ours_start_up_s": found["ours"][0] - history[0]["seconds"],
+        "ours_score": record["score"],
+        "plain_score": max(scores),
     }
-    ready, ends, scores = time.monotonic(), [], []
-    for _, score in epochs_of(model, training, described, sides):
-        ends.append(time.monotonic())
-        scores.append(score)
-    rows = len(sides["train"]["label"]) // BATCH * BATCH
-    return measured(rows, ends, ready - begun, max(scores))
 
 
-def measured(rows: int, ends: list[float], start_up: float, score: float) -> dict[str, Any]:
-    """Samples a second of all epochs but the first, which warms up."""
-    seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
-    return {"samples_s": rows / seconds, "start_up_s": start_up, "score": score}
+def trained(
+    features: Path, model: Any, training: Any, progress: Callable[[Any], None]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Our training's record and history."""
+    from upath import UPath
 
+    from ray_pipeline.model import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, work = UPath(folder) / "out", UPath(folder) / "work"
+        out.mkdir()
+        work.mkdir()
+        record = train.write(UPath(features), model, training, out, work=work, progress=progress)
+        return record, json.loads((out / "history.json").read_text())
+
+
+def compared(found: dict[str, dict[str, Any]], as_json: bool) -> None:
+    rows, ratios = [], {}
+    for name, feeds in found.items():
+        for feed, one in feeds.items():
+            pairs = list(zip(one["plain"], one["ours"], strict=True))[1:]
+            ratio = statistics.median(plain / ours for plain, ours in pairs)
+            ratios[f"{name}/torch" if feed == "memory" else f"{name} from Ray Data/torch"] = ratio
+            for who, title in (("plain", PLAIN), ("ours", FEEDS[feed])):
+                seconds = statistics.median(one[who][1:])
+                rows.append(
+                    {
+                        "network": name,
+                        "training": title,
+                        "samples_s": one["rows"] / seconds,
+                        "start_up_s": one[f"{who}_start_up_s"],
+                        "score": one[f"{who}_score"],
+                    }
+                )
+    finish("train", rows, ratios, found, as_json, packages=("ray", "torch"))
+
+
+def scaling(name: str, folder: Path) -> dict[str, Any]:
+    """Seconds of the epochs of one worker and of two, in turns."""
+    found: dict[str, Any] = {"1": [], "2": []}
+    start_ray(num_cpus=max(CORES, 2))
+    time.sleep(SETTLING)
+    for workers in (1, 2, 1, 2):
+        model, training = settings(name, feed="memory", workers=workers, cpus=1)
+        training = training.model_copy(update={"batch_size": workers * training.batch_size})
+        record, history = trained(folder / name, model, training, lambda event: None)
+        rows = record["steps"] * training.batch_size
+        found[str(workers)] += [rows / epoch["seconds"] for epoch in history[1:]]
+    return found
+
+
+def scaled(found: dict[str, dict[str, Any]], as_json: bool) -> None:
+    rows, ratios = [], {}
+    for name, by_workers in found.items():
+        one, two = (statistics.median(by_workers[workers]) for workers in ("1", "2"))
+        ratios[f"{name}: two workers/twice one"] = two / one / 2
+        rows += [{"network": name, "workers": n, "samples_s": x} for n, x in ((1, one), (2, two))]
+    finish("train_scaling", rows, ratios, found, as_json, packages=("ray", "torch"))
+
+
+ONE = {"prepare": prepare, "turns": turns, "scaling": scaling}
 
 if __name__ == "__main__":
     main()

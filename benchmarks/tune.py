@@ -20,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import finish
+from _common import finish, start_ray
+from _tensors import epochs_of, prepared_rows, sides
 
 JOB = Path(__file__).parents[1] / "jobs" / "income.yaml"
 SETTLING = 5.0
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--one", choices=[*SEARCHES, "prepare"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        made = {**SEARCHES, "prepare": prepared_rows}[arguments.one]
+        made = {**SEARCHES, "prepare": prepare}[arguments.one]
         print(json.dumps(made(arguments.features, arguments.seed)))
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,12 +81,11 @@ def in_its_own_process(name: str, features: str, seed: int) -> dict[str, Any]:
 
 def with_ray(features: str, seed: int) -> dict[str, Any]:
     """Our search."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     first = time.monotonic()
     import ray
 
     begun = time.monotonic()
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    start_ray()
     started = time.monotonic() - begun
     time.sleep(SETTLING)
     from upath import UPath
@@ -142,13 +141,7 @@ def with_optuna(features: str, seed: int) -> dict[str, Any]:
     assert settings is not None
     begun = time.monotonic()
     described = prepared.load(UPath(features))
-    sides = {
-        side: {
-            name: torch.from_numpy(values)
-            for name, values in prepared.read_matrix(UPath(features) / side).items()
-        }
-        for side in ("train", "validation")
-    }
+    rows = sides(features)
     space = {key: distribution(range_) for key, range_ in settings.space.items()}
 
     def objective(trial: optuna.Trial) -> float:
@@ -156,7 +149,7 @@ def with_optuna(features: str, seed: int) -> dict[str, Any]:
         model, train = apply(chosen, job.model, job.train)
         train = train.model_copy(update={"epochs": settings.epochs})
         found = []
-        for loss, score in epochs_of(model, train, described, sides):
+        for loss, score in epochs_of(model, train, described, rows):
             found.append((loss, score))
             trial.report(loss, len(found))
             trial.set_user_attr("epochs", len(found))
@@ -183,72 +176,8 @@ def with_optuna(features: str, seed: int) -> dict[str, Any]:
     }
 
 
-def epochs_of(model: Any, train: Any, described: Any, sides: Any) -> Iterator[tuple[float, float]]:
-    """Validation loss and score after each epoch of training a network of these settings."""
-    import torch
-
-    from ray_pipeline.model import loop, schedule, zoo
-
-    torch.manual_seed(train.seed)
-    network = zoo.build(model, loop.inputs(described))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-    )
-    steps = train.epochs * (len(sides["train"]["label"]) // train.batch_size)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: schedule.rate_factor(train, step, steps)
-    )
-    for _ in range(train.epochs):
-        train_one_epoch(network, optimizer, rate, sides["train"], train)
-        yield judged(network, sides["validation"])
-
-
-def train_one_epoch(network: Any, optimizer: Any, schedule: Any, rows: Any, train: Any) -> None:
-    import torch
-
-    network.train()
-    order = torch.randperm(len(rows["label"]))
-    for step in range(len(order) // train.batch_size):
-        index = order[step * train.batch_size : (step + 1) * train.batch_size]
-        logits = network(rows["numbers"][index], rows["categories"][index])
-        loss = torch.nn.functional.cross_entropy(logits, rows["label"][index])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
-        optimizer.step()
-        schedule.step()
-
-
-def judged(network: Any, rows: Any) -> tuple[float, float]:
-    import torch
-
-    network.eval()
-    with torch.no_grad():
-        logits = network(rows["numbers"], rows["categories"])
-    loss = torch.nn.functional.cross_entropy(logits, rows["label"])
-    return loss.item(), (logits.argmax(1) == rows["label"]).double().mean().item()
-
-
-def prepared_rows(scratch: str, seed: int) -> dict[str, Any]:
-    """The income job's rows, cleaned, split and prepared below `scratch`."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    import ray
-    from upath import UPath
-
-    from ray_pipeline import jobfile
-    from ray_pipeline.data import clean, collect, features, split
-
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
-    data = jobfile.read(JOB).data
-    schema = collect.schema(data)
-    folders = [UPath(scratch) / name for name in ("clean", "split", "features")]
-    for folder in folders:
-        folder.mkdir()
-    clean.write(data, schema, folders[0])
-    split.write(folders[0], data, schema, folders[1])
-    features.write(folders[1], data, schema, folders[2])
-    ray.shutdown()
-    return {"features": str(folders[2])}
+def prepare(folder: str, seed: int) -> dict[str, Any]:
+    return {"features": prepared_rows(JOB, folder)}
 
 
 SEARCHES = {"ours": with_ray, "optuna": with_optuna}

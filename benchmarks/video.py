@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _common import finish
+from _common import finish, start_ray
 
 QUALITY = 90
 KEYS = ("frames_per_s", "seconds", "start_s")
@@ -105,8 +104,7 @@ def ours(path: Path, rate: float) -> int:
     from ray_pipeline.job import Data, Source
 
     if not ray.is_initialized():
-        os.environ["RAY_AUTH_MODE"] = "disabled"
-        ray.init(address="local", include_dashboard=False, log_to_driver=False)
+        start_ray()
     source = Source(url=str(path), frames_per_second=rate)
     data = Data(source=source, format="video", label="label")
     dataset = collect.rows(source, data, collect.schema(data))
