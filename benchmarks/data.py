@@ -118,12 +118,13 @@ def with_ray(source: Path, out: Path) -> dict[str, Any]:
     first = time.monotonic()
     import ray
 
+    from ray_pipeline import cluster
+
+    os.environ.update(cluster.ENVIRONMENT)
     begun = time.monotonic()
     start_ray()
     started = time.monotonic() - begun
     time.sleep(SETTLING)
-    from ray_pipeline import cluster
-
     cluster.warm()  # as `ray-pipeline run` does
     from upath import UPath
 

@@ -31,6 +31,9 @@ from ray_pipeline.files import state_folder, write_private
 
 _MARK = "RAY_PIPELINE_CLUSTER"
 _LOCAL = "127.0.0.1"
+ENVIRONMENT = {"MIMALLOC_PURGE_DELAY": "1000"}
+"""Of all processes. Arrow's allocator gives back memory that has been free for a second, not 10 ms:
+the tables of a stage follow each other sooner, and would each be mapped and cleared again."""
 WARMED = 64
 """Most workers that `warm` asks for."""
 
@@ -153,7 +156,7 @@ def _started(port: int, cpus: int | None) -> dict[str, Any]:
     write_private(token, secrets.token_hex(32))
     access = _access({"token": str(token)})
     serving = fast_path.environment(_temporary() / mark)
-    environment = {**os.environ, **serving, **access, _MARK: mark}
+    environment = {**ENVIRONMENT, **os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
     log = state_folder() / "cluster.log"
     with log.open("wb") as output:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,13 +112,14 @@ def _scaled(statistics: Statistics) -> Callable[[pa.Table, Singles], None]:
     scale = [number.scaling(column) for column in statistics.scaled]
 
     def fill(rows: pa.Table, out: Singles) -> None:
+        columns = [rows[column.name].combine_chunks() for column in statistics.scaled]
         for start in range(0, len(rows), STRETCH):
-            stretch(rows.slice(start, STRETCH), out[start : start + STRETCH])
+            stretch([c.slice(start, STRETCH) for c in columns], out[start : start + STRETCH])
 
-    def stretch(rows: pa.Table, out: Singles) -> None:
+    def stretch(columns: Sequence[pa.Array], out: Singles) -> None:
         flag = len(scale)
-        for index, column in enumerate(statistics.scaled):
-            values = as_doubles(rows[column.name])
+        for index, (column, found) in enumerate(zip(statistics.scaled, columns, strict=True)):
+            values = as_doubles(found)
             missing = ~np.isfinite(values)
             out[:, index] = scale[index](np.where(missing, column.filler, values))
             if column.missing:

@@ -144,11 +144,12 @@ def _part(
     summaries: dict[str, Summary] = {name: Moments.of(values) for name, values in numbers.items()}
     for column in (*_of_kind(schema, *TEXTS), schema.label):
         summaries[column.name] = summary.summarised(table[column.name], column)
-    sample = np.array(list(numbers.values())).reshape(len(numbers), len(table))
+    chosen = slice(None) if share == 1 else shares(column_sums([*numbers.values()])) < share
+    sampled = [values[chosen] for values in numbers.values()]
     return Part(
         len(table),
         summaries,
-        sample if share == 1 else sample[:, shares(column_sums(sample)) < share],
+        np.array(sampled) if sampled else np.empty((0, len(table))),
         {
             name: Moments.of(number.logarithms(values))
             for name, values in numbers.items()

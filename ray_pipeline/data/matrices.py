@@ -90,8 +90,9 @@ def _width(kind: pa.DataType) -> int:
 
 
 def _bytes(lists: pa.FixedSizeListArray) -> pa.Array:
-    values = np.ascontiguousarray(lists.flatten().to_numpy())
-    width = lists.type.list_size * values.itemsize
+    size, start = lists.type.list_size, lists.offset * lists.type.list_size
+    values = lists.values.slice(start, len(lists) * size).to_numpy()  # `flatten` would copy
+    width = size * values.itemsize
     return pa.Array.from_buffers(pa.binary(width), len(lists), [None, pa.py_buffer(values)])
 
 

@@ -13,7 +13,7 @@ from ray_pipeline.data import parts
 from ray_pipeline.data.encoders.sentences import VECTOR, embedding, texts_of
 from ray_pipeline.data.statistics import SentenceStatistics
 
-PIECE = 1024
+PIECE = 256
 """Texts that an actor takes at a time; it sorts them by their length."""
 
 

@@ -184,8 +184,8 @@ def as_doubles(values: pa.ChunkedArray) -> NDArray[np.float64]:
     """
     if pa.types.is_timestamp(values.type):
         return dates.seconds(values)
-    doubles = pc.cast(values, pa.float64(), safe=False)
-    found: NDArray[np.float64] = doubles.to_numpy(zero_copy_only=False)
+    doubles = pc.fill_null(pc.cast(values, pa.float64(), safe=False), math.nan)
+    found: NDArray[np.float64] = doubles.to_numpy()
     return found
 
 
