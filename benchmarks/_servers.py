@@ -120,8 +120,9 @@ def fastapi_app(bundle: str, key: str) -> Any:
 def raw_asgi_app(bundle: str, key: str) -> Any:
     from ray_pipeline.bundle import opened
     from ray_pipeline.deploy.app import Endpoint
-    from ray_pipeline.deploy.auth import key_hash
+    from ray_pipeline.deploy.auth import Gate
     from ray_pipeline.deploy.counters import Counters
+    from ray_pipeline.deploy.keyring import described
     from ray_pipeline.deploy.runtime import Predictor
     from ray_pipeline.job import Serve
 
@@ -129,7 +130,7 @@ def raw_asgi_app(bundle: str, key: str) -> Any:
         "model",
         Predictor(opened(bundle)),
         Serve(),
-        key_hash=key_hash(key),
+        gate=Gate("model", [described("own", key)]),
         pages={},
         counters=Counters(),
         started=lambda: None,

@@ -124,6 +124,22 @@ def _add_serving(command: Command) -> None:
     command(commands.up)
     command(commands.down)
     command(commands.key).add_argument("--new", action="store_true", help="replace the key")
+    opening = command(commands.keys)
+    opening.add_argument("action", choices=("add", "list", "revoke"))
+    opening.add_argument("name", nargs="?", metavar="NAME", help="of the key to add or revoke")
+    opening.add_argument(
+        "--scope",
+        action="append",
+        choices=("predict", "metrics", "admin"),
+        help="what it opens, and others so named (predict)",
+    )
+    opening.add_argument(
+        "--endpoint", action="append", default=[], metavar="NAME", help="only this one's"
+    )
+    opening.add_argument("--rate", type=float, help="requests a second for each endpoint")
+    opening.add_argument("--burst", type=int, help="requests at once (as many as in a second)")
+    opening.add_argument("--expires", metavar="TIME", help="ends after, say, 90d, 12h or 30m")
+    opening.add_argument("--overlap", metavar="TIME", help="so long the old key opens beside it")
 
 
 if __name__ == "__main__":

@@ -223,6 +223,51 @@ def key(options: argparse.Namespace) -> None:
     from ray_pipeline.deploy import auth
 
     print(auth.key(new=options.new))
+    if options.new:
+        _publish_keys()
+
+
+def keys(options: argparse.Namespace) -> None:
+    """Add, list or revoke keys for others; live endpoints know within two seconds."""
+    from ray_pipeline.deploy import keyring
+    from ray_pipeline.errors import UsageError
+
+    if options.action == "list":
+        known = keyring.keyring().keys
+        listed = [key.model_dump(exclude={"hash"}) for key in known]
+        _print({"keys": listed}, keyring.lines(known) or ["no keys yet"], options.json)
+        return
+    if not options.name:
+        raise UsageError(f"`keys {options.action}` needs the key's name")
+    if options.action == "revoke":
+        count = keyring.revoke(options.name)
+        _publish_keys()
+        told = {"revoked": options.name, "count": count}
+        _print(told, [f"revoked {options.name} ({count})"], options.json)
+        return
+    text = keyring.add(
+        options.name,
+        options.scope or ("predict",),
+        options.endpoint,
+        rate=options.rate,
+        burst=options.burst,
+        expires_in=keyring.duration(options.expires),
+        overlap=keyring.duration(options.overlap),
+    )
+    _publish_keys()
+    _print({"name": options.name, "key": text}, [text], options.json)
+
+
+def _publish_keys() -> None:
+    """Tell the cluster, if one runs; else the next `deploy` does."""
+    import os
+
+    from ray_pipeline import cluster
+    from ray_pipeline.deploy import auth, keyring
+
+    if os.environ.get("RAY_ADDRESS") or cluster.record():
+        cluster.connect(start=False)
+        keyring.publish(auth.key())
 
 
 def record_result(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """One tree of errors. Each says what was wrong, where, what was expected and what to do."""
 
+from typing import Any
+
 
 class PipelineError(Exception):
     """Base of every error this package raises on purpose.
@@ -75,17 +77,29 @@ class TrainingError(PipelineError):
 
 
 class RequestError(PipelineError):
-    """A request to an endpoint is wrong. `status` is the HTTP status, `code` its short name."""
+    """A request to an endpoint is wrong. `status` is the HTTP status, `code` its short name,
+    `headers` what the answer carries besides."""
 
     def __init__(
-        self, what: str, *, status: int, code: str, where: str = "", expected: str = ""
+        self,
+        what: str,
+        *,
+        status: int,
+        code: str,
+        where: str = "",
+        expected: str = "",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(what, where=where, expected=expected)
-        self.status, self.code = status, code
+        self.status, self.code, self.headers = status, code, headers
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuilt_request, (self.what, self.status, self.code, self.where, self.expected)
+        told = {"status": self.status, "code": self.code, "headers": self.headers}
+        return _rebuilt_request, (
+            self.what,
+            {**told, "where": self.where, "expected": self.expected},
+        )
 
 
-def _rebuilt_request(what: str, status: int, code: str, where: str, expected: str) -> RequestError:
-    return RequestError(what, status=status, code=code, where=where, expected=expected)
+def _rebuilt_request(what: str, told: dict[str, Any]) -> RequestError:
+    return RequestError(what, **told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import auth, inference, pictures
 from ray_pipeline.deploy.asgi import (
+    Header,
     Receive,
     Response,
     Scope,
@@ -26,11 +27,13 @@ from ray_pipeline.deploy.asgi import (
     encoded,
     error_response,
     failure_response,
-    lifespan,
     not_allowed,
     not_found,
+    not_http,
+    too_large,
 )
 from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.guard import Flag, Guard
 from ray_pipeline.deploy.protocol import Protocol, Rows
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
@@ -93,12 +96,13 @@ class Endpoint:
         name: the first part of its paths.
         predictor: the model.
         settings: the job's `serve` section.
-        key_hash: sha256 of the key that callers must show; None lets everybody call.
+        gate: whom it lets call; None lets everybody.
         pages: answers that never change, by path.
         counters: where requests are counted.
         started: called on the event loop before the first request.
         stopped: called after the last.
         online: reads the features that rows lack.
+        guard: finds rows unlike the training rows; None for `serve.guard: off`.
     """
 
     def __init__(
@@ -107,15 +111,16 @@ class Endpoint:
         predictor: Predictor,
         settings: Serve,
         *,
-        key_hash: str | None,
+        gate: auth.Gate | None,
         pages: dict[str, Response],
         counters: Counters,
         started: Callable[[], None],
         stopped: Callable[[], None],
         online: Lookup | None = None,
+        guard: Guard | None = None,
     ) -> None:
         manifest = predictor.manifest
-        self._settings, self._key_hash = settings, key_hash
+        self._settings, self._gate, self._guard = settings, gate, guard
         self._protocol = Protocol(
             manifest.schema,
             settings.max_rows,
@@ -124,14 +129,14 @@ class Endpoint:
         )
         self._batcher = Batcher(self._outputs, settings.max_rows)
         self._predictor, self._manifest = predictor, manifest
-        self._prediction = prediction_maker(manifest)
+        self._prediction = prediction_maker(manifest, settings.round)
         self._predict_path, self._pages, self._counters = f"/{name}/predict", pages, counters
         self._started, self._stopped = started, stopped
         self._online = online
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await lifespan(receive, send, self._started, self._stopped)
+        if scope["type"] != "http":
+            return await not_http(receive, send, self._started, self._stopped)
         return await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,25 +158,29 @@ class Endpoint:
         finally:
             counters.in_flight -= 1
 
-    async def infer(self, body: bytes, headers: auth.Headers) -> Response:
+    async def infer(self, body: bytes, headers: list[Header]) -> Response:
         """The answer to a request in the Open Inference Protocol, which the front passes on."""
         started = time.perf_counter()
         try:
-            auth.check(headers, self._key_hash)
-            if len(body) > self._settings.max_bytes:
-                raise RequestError(
-                    f"the body is larger than {self._settings.max_bytes} bytes",
-                    status=413,
-                    code="too_large",
-                    where="body",
-                )
-            request, rows = await self._read(lambda: inference.request(body, self._protocol))
-            outputs = await self._batcher.results(rows)
-            answer = inference.answer(request, outputs, self._manifest)
-            response = Response(200, encoded(answer), rows=len(rows))
+            response = await self._inferred(body, headers)
         except RequestError as error:
             response = error_response(error)
+        except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
+            response = failure_response(error, "infer")
         self._counters.done(response.status, time.perf_counter() - started, response.rows)
+        return response
+
+    async def _inferred(self, body: bytes, headers: list[Header]) -> Response:
+        told = self._gate.admitted(headers) if self._gate else ()
+        if len(body) > self._settings.max_bytes:
+            raise too_large(self._settings.max_bytes)
+        request = await self._read(
+            lambda: inference.request(body, headers, self._protocol, self._manifest)
+        )
+        predictions, flags = await self._predictions(request.rows)
+        flagged = len({flag.row for flag in flags})
+        response = inference.answer(request, predictions, self._manifest, flagged)
+        response.headers += told
         return response
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:
@@ -179,8 +188,13 @@ class Endpoint:
         if path == self._predict_path:
             if method != "POST":
                 return not_allowed(method, path, "POST")
-            auth.check(scope["headers"], self._key_hash)
-            return await self._predicted(await body_of(scope, receive, self._settings.max_bytes))
+            told = self._gate.admitted(scope["headers"]) if self._gate else ()
+            settings = self._settings
+            body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
+            response = await self._predicted(body)
+            if told:
+                response.headers += told
+            return response
         page = self._pages.get(path)
         if page is None:
             raise not_found(path, ", ".join([self._predict_path, *self._pages]))
@@ -190,12 +204,34 @@ class Endpoint:
 
     async def _predicted(self, body: bytes) -> Response:
         rows = await self._rows(body)
-        outputs = await self._batcher.results(rows)
-        answer = {
-            "predictions": [self._prediction(output) for output in outputs],
-            "version": self._manifest.version,
-        }
+        predictions, flags = await self._predictions(rows)
+        answer = {"predictions": predictions, "version": self._manifest.version}
+        if flags:
+            answer["warnings"] = [
+                {"where": f"rows[{flag.row}].{flag.column}", "message": flag.why} for flag in flags
+            ]
         return Response(200, encoded(answer), rows=len(rows))
+
+    async def _predictions(self, rows: Rows) -> tuple[list[Prediction], list[Flag]]:
+        """The prediction for each row, and the flags of those unlike the training rows.
+
+        Raises:
+            RequestError: 422 where there are such, and they are refused.
+        """
+        results = await self._batcher.results(rows)
+        flags = [
+            flag._replace(row=index) for index, (_, found) in enumerate(results) for flag in found
+        ]
+        if flags:
+            self._counters.flagged(flags)
+            if self._settings.guard == "refuse":
+                raise RequestError(
+                    flags[0].why,
+                    status=422,
+                    code="unlike_training",
+                    where=f"rows[{flags[0].row}].{flags[0].column}",
+                )
+        return [self._prediction(output) for output, _ in results], flags
 
     async def _rows(self, body: bytes) -> Rows:
         if self._online is None:
@@ -207,20 +243,41 @@ class Endpoint:
         """`read()`; in a thread where there are images, which take a while to decode."""
         return read() if self._protocol.image is None else await asyncio.to_thread(read)
 
-    def _outputs(self, rows: Rows) -> list[Any]:
-        return plain_numbers(self._predictor.predict(self._protocol.columns(rows)))
+    def _outputs(self, rows: Rows) -> list[tuple[Any, Sequence[Flag]]]:
+        """For each row the model's output, and its flags."""
+        columns = self._predictor.cleaned(self._protocol.columns(rows))
+        outputs = plain_numbers(self._predictor.of_clean(columns))
+        found = self._guard.flags(columns) if self._guard else ()
+        if not found:
+            return [(output, ()) for output in outputs]
+        by_row: dict[int, list[Flag]] = {}
+        for flag in found:
+            by_row.setdefault(flag.row, []).append(flag)
+        return [(output, by_row.get(row, ())) for row, output in enumerate(outputs)]
 
 
-def prediction_maker(manifest: Manifest) -> Callable[[Any], Prediction]:
-    """A function from a model's output for a row to the prediction that callers get."""
+def prediction_maker(manifest: Manifest, digits: int | None = None) -> Callable[[Any], Prediction]:
+    """A function from a model's output for a row to the prediction that callers get.
+
+    Probabilities have at most `digits` decimals and values as many significant digits; the label
+    is that of the model's own output.
+    """
     classes = manifest.classes
+    if manifest.task == "retrieval":
+        if digits is None:
+            return lambda vector: {"vector": vector}
+        return lambda vector: {"vector": [round(number, digits) for number in vector]}
     if classes is None:
-        return lambda value: {"value": value}
+        return lambda value: {"value": value if digits is None else float(f"{value:.{digits}g}")}
 
     def classified(probabilities: list[float]) -> Prediction:
         best = max(probabilities)
+        label = classes[probabilities.index(best)]
+        if digits is not None:
+            best = round(best, digits)
+            probabilities = [round(share, digits) for share in probabilities]
         return {
-            "label": classes[probabilities.index(best)],
+            "label": label,
             "probability": best,
             "probabilities": dict(zip(classes, probabilities, strict=True)),
         }
@@ -231,8 +288,8 @@ def prediction_maker(manifest: Manifest) -> Callable[[Any], Prediction]:
 def plain_numbers(output: NDArray[np.float32]) -> list[Any]:
     """Python numbers without the digits that float32 does not hold.
 
-    Probabilities [N, K] are rounded to 7 decimals; values [N] have the fewest digits that read
-    back as the same float32.
+    Probabilities and vectors [N, K] are rounded to 7 decimals; values [N] have the fewest digits
+    that read back as the same float32.
     """
     if output.ndim == 2:
         rounded: list[list[float]] = np.round(output.astype(np.float64), 7).tolist()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
 import re
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +26,12 @@ Header = tuple[bytes, bytes]
 
 _LOGGER = logging.getLogger("ray.serve")
 _JSON = (b"content-type", b"application/json")
-_PLAIN_HEADERS: tuple[Header, ...] = (
+PLAIN_HEADERS: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 )
+_UNREAD = (408, 413, 415)
+"""Errors after which what is left of the body is not wanted."""
 encoded: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
@@ -37,7 +41,7 @@ class Response:
 
     status: int
     body: bytes
-    headers: tuple[Header, ...] = (_JSON, *_PLAIN_HEADERS)
+    headers: tuple[Header, ...] = (_JSON, *PLAIN_HEADERS)
     rows: int = 0
 
     async def send(self, send: Send, head: bool = False) -> None:
@@ -59,7 +63,7 @@ def json_response(document: Any, status: int = 200) -> Response:
 
 def text_response(text: str, content_type: str = "text/plain; charset=utf-8") -> Response:
     """A text, by default plain."""
-    headers = ((b"content-type", content_type.encode()), *_PLAIN_HEADERS)
+    headers = ((b"content-type", content_type.encode()), *PLAIN_HEADERS)
     return Response(200, text.encode(), headers)
 
 
@@ -77,7 +81,7 @@ def page_response(html: str) -> Response:
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
         (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-        *_PLAIN_HEADERS,
+        *PLAIN_HEADERS,
     )
     return Response(200, html.encode(), headers)
 
@@ -86,24 +90,36 @@ def error_response(error: RequestError, extra: tuple[Header, ...] = ()) -> Respo
     """`{"error": {"code", "message", "where"}}` under the error's status."""
     message = f"{error.what}; expected {error.expected}" if error.expected else error.what
     detail = {"code": error.code, "message": message, "where": error.where}
-    headers: list[Header] = [_JSON, *_PLAIN_HEADERS, *extra]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if error.status == 413:
-        headers.append((b"connection", b"close"))  # what is left of the body is not wanted
+    headers: list[Header] = [_JSON, *PLAIN_HEADERS, *error.headers, *extra]
+    if error.status in _UNREAD:
+        headers.append((b"connection", b"close"))
     return Response(error.status, encoded({"error": detail}), tuple(headers))
 
 
 def failure_response(error: Exception, path: str) -> Response:
-    """The 500 for a fault of ours: the log has it under the id that the caller is told."""
+    """The 500 for a fault of ours: the log has it under the id that the caller is told.
+
+    The log says where it came from, and not what: messages of errors quote values, which are the
+    caller's.
+    """
     number = secrets.token_hex(6)
-    _LOGGER.error("%s failed, id %s", path, number, exc_info=error)
+    places = [f"{at.filename}:{at.lineno} {at.name}" for at in _places(error)]
+    _LOGGER.error(
+        "%s failed, id %s: %s\n  %s", path, number, type(error).__name__, "\n  ".join(places)
+    )
     detail = {
         "code": "internal_error",
         "message": f"the server failed; its log says more under {number}",
         "where": "",
     }
     return Response(500, encoded({"error": detail}))
+
+
+def _places(error: BaseException) -> list[traceback.FrameSummary]:
+    """Where an error and those that led to it were raised, the first of them first."""
+    before = error.__cause__ or error.__context__
+    earlier = _places(before) if before else []
+    return [*earlier, *traceback.extract_tb(error.__traceback__)]
 
 
 def not_found(path: str, known: str) -> RequestError:
@@ -125,17 +141,39 @@ def not_allowed(method: str, path: str, allowed: str) -> Response:
     return error_response(error, ((b"allow", allowed.encode()),))
 
 
-async def body_of(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+async def body_of(scope: Scope, receive: Receive, max_bytes: int, within_s: float = 30.0) -> bytes:
     """The request's body.
 
     Raises:
         RequestError: 413 where it is larger than `max_bytes`: at once if the request says so,
-            else as soon as that much has come.
+            else as soon as that much has come; 408 where it has not come `within_s`; 415 where it
+            is compressed, for a few kilobytes can be gigabytes.
         ConnectionError: the client went away.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > max_bytes:
-            raise _too_large(max_bytes)
+        if name == b"content-length" and (len(value) > 15 or int(value) > max_bytes):
+            raise too_large(max_bytes)
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise RequestError(
+                "compressed bodies are not read",
+                status=415,
+                code="compressed",
+                where="Content-Encoding",
+                headers=((b"accept-encoding", b"identity"),),
+            )
+    try:
+        async with asyncio.timeout(within_s):
+            return await _received(receive, max_bytes)
+    except TimeoutError as error:
+        raise RequestError(
+            f"the body did not come within {within_s:g} seconds",
+            status=408,
+            code="slow_body",
+            where="body",
+        ) from error
+
+
+async def _received(receive: Receive, max_bytes: int) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -149,26 +187,35 @@ async def body_of(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     if message["type"] == "http.disconnect":
         raise ConnectionError("the client went away")
     if len(body) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     return body
 
 
-async def lifespan(
-    receive: Receive, send: Send, started: Callable[[], None], stopped: Callable[[], None]
+async def not_http(
+    receive: Receive,
+    send: Send,
+    started: Callable[[], None] = lambda: None,
+    stopped: Callable[[], None] = lambda: None,
 ) -> None:
-    """The app's part in being started and stopped by its server."""
+    """The app's part in what is no request: its server's start and stop, and web sockets, of
+    which there are none."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             started()
             await send({"type": "lifespan.startup.complete"})
-        else:
+        elif message["type"] == "lifespan.shutdown":
             stopped()
             await send({"type": "lifespan.shutdown.complete"})
             return
+        else:
+            if message["type"] == "websocket.connect":
+                await send({"type": "websocket.close", "code": 1000})
+            return
 
 
-def _too_large(max_bytes: int) -> RequestError:
+def too_large(max_bytes: int) -> RequestError:
+    """The 413 for a body of more bytes than it may have."""
     return RequestError(
         f"the body is larger than {max_bytes} bytes", status=413, code="too_large", where="body"
     )

@@ -1,54 +1,134 @@
-"""API keys: one for all of a user's endpoints, in a private file; replicas hold its hash."""
+"""Who may call an endpoint: holders of its keys, and of tokens that its identity provider signed.
+
+A replica holds hashes. It finds a key by the first bytes of the hash and compares the whole of it
+in a time that does not depend on where they differ; a request pays for one SHA-256 and a look-up.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 
+from ray_pipeline.deploy import keyring, limits
+from ray_pipeline.deploy.keyring import SCOPES, Key, Scope
+from ray_pipeline.deploy.limits import Bucket
+from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.errors import RequestError
 from ray_pipeline.files import state_folder, write_private
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 _EXPECTED = "`Authorization: Bearer KEY` or `X-API-Key: KEY`; `ray-pipeline key` prints the key"
+_PREFIX = 8  # bytes of a hash by which it is found
 
 
 def key(new: bool = False) -> str:
-    """The API key: `rp_` and 256 random bits. Made on first use, or again with `new`.
+    """This user's own key, for all their endpoints. Made on first use, or again with `new`.
 
-    Endpoints take the new key when they are next deployed.
+    It is the client's copy, in a private file, so that a command can call an endpoint; all other
+    keys are shown once and kept as hashes.
     """
     path = state_folder() / "key"
     if not new and path.exists():
         return path.read_text(encoding="utf-8").strip()
-    made = f"rp_{secrets.token_urlsafe(32)}"
+    made = keyring.new_text()
     write_private(path, made + "\n")
     return made
 
 
-def key_hash(text: str) -> str:
-    """What a replica keeps of a key: its sha256. 256 random bits need no salt."""
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclass(slots=True)
+class _Holder:
+    """A key as a replica knows it."""
+
+    digest: bytes
+    scopes: frozenset[Scope]
+    """Empty where the key is for other endpoints."""
+    expires: float
+    """Seconds since 1970; infinite if it does not end."""
+    bucket: Bucket | None
 
 
-def check(headers: Headers, wanted: str | None) -> None:
-    """Let a request pass if it carries the key whose hash is `wanted`; None lets all pass.
+class Gate:
+    """Lets requests into one endpoint.
 
-    Raises:
-        RequestError: 401 without a key, 403 with a wrong one.
+    Args:
+        endpoint: its name.
+        keys: those that open it, and others, which do not.
+        tokens: checks an identity provider's tokens, if the endpoint takes them.
     """
-    if wanted is None:
-        return
-    given = _given(headers)
-    if not given:
-        raise RequestError(
-            "this endpoint needs an API key", status=401, code="no_key", expected=_EXPECTED
-        )
-    # Hashes are compared, not keys, in a time that does not depend on where they differ.
-    if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), wanted):
-        raise RequestError("the API key is wrong", status=403, code="wrong_key", expected=_EXPECTED)
+
+    def __init__(self, endpoint: str, keys: Sequence[Key] = (), tokens: Tokens | None = None):
+        self.endpoint, self.tokens = endpoint, tokens
+        self.replicas = 1
+        """How many replicas share the keys' rates."""
+        self._holders: dict[bytes, _Holder] = {}
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[Key]) -> None:
+        """Let in these keys, and no others. What was used of a rate stays used."""
+        known = {holder.digest: holder.bucket for holder in self._holders.values()}
+        holders = [_holder(key, self.endpoint) for key in keys]
+        for holder in holders:
+            old, new = known.get(holder.digest), holder.bucket
+            if old and new and (old.rate, old.burst) == (new.rate, new.burst):
+                holder.bucket = old
+        self._holders = {holder.digest[:_PREFIX]: holder for holder in holders}
+
+    def admitted(self, headers: Headers, scope: Scope = "predict") -> limits.Headers:
+        """Let a request pass, and return what its answer's headers say of the key's rate.
+
+        Raises:
+            RequestError: 401 without a key or with a bad token, 403 with a key that is wrong, has
+                expired or does not open this, 429 with one that was used too often.
+        """
+        given = _given(headers)
+        if not given:
+            raise RequestError(
+                "this endpoint needs an API key",
+                status=401,
+                code="no_key",
+                expected=_EXPECTED,
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+        digest = sha256(given).digest()
+        holder = self._holders.get(digest[:_PREFIX])
+        if holder is None or not hmac.compare_digest(holder.digest, digest):
+            if self.tokens is not None and given.count(b".") == 2:
+                self._check_scope(self.tokens.scopes(given, digest), scope)
+                return ()
+            raise RequestError(
+                "the API key is wrong", status=403, code="wrong_key", expected=_EXPECTED
+            )
+        if time.time() >= holder.expires:
+            raise RequestError("the API key has expired", status=403, code="expired_key")
+        self._check_scope(holder.scopes, scope)
+        return holder.bucket.taken(self.replicas) if holder.bucket else ()
+
+    def _check_scope(self, scopes: frozenset[Scope], scope: Scope) -> None:
+        if scope not in scopes:
+            raise RequestError(
+                f"this key does not open `{scope}` of {self.endpoint}",
+                status=403,
+                code="wrong_scope",
+                expected="a key with that scope, for this endpoint",
+            )
+
+
+def _holder(key: Key, endpoint: str) -> _Holder:
+    here = not key.endpoints or endpoint in key.endpoints
+    scopes = frozenset(SCOPES if "admin" in key.scopes else key.scopes) if here else frozenset()
+    burst = key.burst or max(1, math.ceil(key.rate or 1))
+    return _Holder(
+        bytes.fromhex(key.hash),
+        scopes,
+        datetime.fromisoformat(key.expires).timestamp() if key.expires else math.inf,
+        Bucket(key.rate, burst) if key.rate else None,
+    )
 
 
 def _given(headers: Headers) -> bytes:

@@ -20,10 +20,14 @@ class Release(TypedDict):
     version: str
     bundle: str
     digest: str
-    """Of the bundle, the settings and the key: the same digest needs no new release."""
+    """Of the bundle, the settings and the keyring: the same digest needs no new release."""
     since: str
     url: str
     auth: str
+    keyring: str | None
+    """Whose keys open it; None for everybody."""
+    metrics: str
+    """`open`, or `key` where reading its figures takes one."""
     metadata: dict[str, Any]
     """What the Open Inference Protocol says of the model."""
 
@@ -36,10 +40,12 @@ class Board:
         self._counts: dict[str, Counts] = {}
         self._in_flight: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def report(self, name: str, replica: str, counts: Counts, in_flight: int) -> None:
-        """Add what a replica counted since its last report."""
+    def report(self, name: str, replica: str, counts: Counts, in_flight: int) -> int:
+        """Add what a replica counted since its last report; how many replicas have reported of
+        late is returned."""
         add(self._counts.setdefault(name, no_counts()), counts)
         self._in_flight[name, replica] = (in_flight, time.monotonic())
+        return sum(owner == name for owner, _ in self._heard())
 
     def released(self, release: Release) -> None:
         """Take down a release, in place of an earlier one of that name."""
@@ -51,11 +57,7 @@ class Board:
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Counts, requests in flight and version, by endpoint name."""
-        now = time.monotonic()
-        heard = {
-            key: value for key, value in self._in_flight.items() if now - value[1] < _SILENT_AFTER_S
-        }
-        self._in_flight = heard
+        heard = self._heard()
         return {
             name: {
                 "version": release["version"],
@@ -66,6 +68,14 @@ class Board:
             }
             for name, release in self._releases.items()
         }
+
+    def _heard(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """Requests in flight by endpoint and replica, without replicas that fell silent."""
+        now = time.monotonic()
+        self._in_flight = {
+            key: value for key, value in self._in_flight.items() if now - value[1] < _SILENT_AFTER_S
+        }
+        return self._in_flight
 
 
 def board() -> Any:

@@ -7,8 +7,10 @@ that a request pays for a few additions and nothing else.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
+
+from ray_pipeline.deploy.guard import Flag
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram, in seconds; one more bucket holds the rest."""
@@ -23,17 +25,31 @@ class Counts(TypedDict):
     seconds: float
     buckets: list[int]
     """Requests by latency, one for each of BOUNDS and one above."""
+    flagged: int
+    """Rows unlike the training rows."""
+    flags: dict[str, int]
+    """The same by column; a row may be flagged for several."""
 
 
 def no_counts() -> Counts:
     """Nothing counted yet."""
-    return {"requests": {}, "rows": 0, "seconds": 0.0, "buckets": [0] * (len(BOUNDS) + 1)}
+    return {
+        "requests": {},
+        "rows": 0,
+        "seconds": 0.0,
+        "buckets": [0] * (len(BOUNDS) + 1),
+        "flagged": 0,
+        "flags": {},
+    }
 
 
 def add(total: Counts, more: Counts) -> None:
     """Add `more` to `total`, in place."""
     for status, count in more["requests"].items():
         total["requests"][status] = total["requests"].get(status, 0) + count
+    for column, count in more["flags"].items():
+        total["flags"][column] = total["flags"].get(column, 0) + count
+    total["flagged"] += more["flagged"]
     total["rows"] += more["rows"]
     total["seconds"] += more["seconds"]
     total["buckets"] = [a + b for a, b in zip(total["buckets"], more["buckets"], strict=True)]
@@ -55,6 +71,13 @@ class Counters:
         counts["seconds"] += seconds
         counts["buckets"][bisect_left(BOUNDS, seconds)] += 1
 
+    def flagged(self, flags: Sequence[Flag]) -> None:
+        """Count the flags of one request."""
+        counts = self._counts["flags"]
+        for flag in flags:
+            counts[flag.column] = counts.get(flag.column, 0) + 1
+        self._counts["flagged"] += len({flag.row for flag in flags})
+
     def taken(self) -> Counts:
         """What was counted since the last call."""
         counts, self._counts = self._counts, no_counts()
@@ -70,6 +93,8 @@ def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for suffix, kind, meaning, samples in (
         ("requests_total", "counter", "Requests answered, by HTTP status.", _requests),
         ("rows_total", "counter", "Rows predicted.", _rows),
+        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _flagged),
+        ("flags_total", "counter", "The columns that rows were flagged for.", _flags),
         ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
         ("in_flight", "gauge", "Requests being answered.", _in_flight),
         ("replicas", "gauge", "Replicas that are running.", _replicas),
@@ -93,6 +118,16 @@ def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
 
 def _rows(label: str, figures: Mapping[str, Any]) -> Samples:
     yield f"{{{label}}}", figures["counts"]["rows"]
+
+
+def _flagged(label: str, figures: Mapping[str, Any]) -> Samples:
+    yield f"{{{label}}}", figures["counts"]["flagged"]
+
+
+def _flags(label: str, figures: Mapping[str, Any]) -> Samples:
+    for column, count in sorted(figures["counts"]["flags"].items()):
+        shown = column.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        yield f'{{{label},column="{shown}"}}', count
 
 
 def _seconds(label: str, figures: Mapping[str, Any]) -> Samples:

@@ -13,11 +13,13 @@ from ray_pipeline.deploy.asgi import (
     Scope,
     Send,
     error_response,
+    not_http,
 )
 from ray_pipeline.errors import RequestError
 
 _NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
 _PLAIN = b"text/plain"
+MAX_HEADERS = 100
 _KINDS = {
     408: ("timeout", "the request took too long"),
     429: ("busy", "too many requests are waiting; try again after the seconds in Retry-After"),
@@ -41,8 +43,14 @@ class Edge:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await not_http(receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if wrong := _wrong_headers(scope["headers"]):
+            await error_response(wrong).send(send, head=scope["method"] == "HEAD")
             return
         scope["headers"] = [*scope["headers"], _NO_WATCH]
         refused = False
@@ -60,6 +68,19 @@ class Edge:
             await send(message)
 
         await self._app(scope, receive, rewritten)
+
+
+def _wrong_headers(headers: list[Header]) -> RequestError | None:
+    """What is wrong with a request's headers: Serve decodes some, and would fail."""
+    if len(headers) > MAX_HEADERS:
+        what = f"{len(headers)} headers; expected at most {MAX_HEADERS}"
+        return RequestError(what, status=431, code="too_many_headers", where="headers")
+    for name, value in headers:
+        if not (name.isascii() and value.isascii()):
+            return RequestError(
+                "a header is not ASCII", status=400, code="bad_header", where="headers"
+            )
+    return None
 
 
 def _refusal(status: int, headers: list[Header]) -> Response:

@@ -20,6 +20,8 @@ SETTINGS = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # Its default lets a client that sends nothing hold a connection for an hour.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -1,6 +1,7 @@
 """What the server answers outside the endpoints' own paths: health, metrics, models, a list.
 
-Needs no key, except `infer`, which passes the caller's key on to the endpoint.
+Needs no key, except `infer`, which passes the caller's key on to the endpoint, and the metrics of
+endpoints whose job says so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ray import serve
 from ray.serve._private.common import ReplicaState
 
 from ray_pipeline import __version__
+from ray_pipeline.deploy import keyring
 from ray_pipeline.deploy.asgi import (
     ASGIApp,
     Receive,
@@ -23,13 +25,15 @@ from ray_pipeline.deploy.asgi import (
     error_response,
     failure_response,
     json_response,
-    lifespan,
     not_allowed,
     not_found,
+    not_http,
     text_response,
 )
+from ray_pipeline.deploy.auth import Gate, Headers
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.counters import exposition
+from ray_pipeline.deploy.tensors import BINARY
 from ray_pipeline.errors import RequestError
 
 _MAX_BYTES = 64_000_000  # the endpoint itself has the bound that the job sets
@@ -58,7 +62,7 @@ class Front:
     def __init__(self) -> None:
         self._board = board()
         self._handles: dict[str, Any] = {}
-        self._answers: dict[str, Callable[[], Awaitable[Response]]] = {
+        self._answers: dict[str, Callable[[Headers], Awaitable[Response]]] = {
             "/": self._listed,
             "/metrics": self._metrics,
             "/v2": self._server,
@@ -67,8 +71,8 @@ class Front:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await lifespan(receive, send, _nothing, _nothing)
+        if scope["type"] != "http":
+            return await not_http(receive, send)
         try:
             response = await self._response(scope, receive)
         except RequestError as error:
@@ -87,13 +91,19 @@ class Front:
         answer = self._answers.get(path.rstrip("/") or "/")
         if answer is None:
             raise not_found(path, _KNOWN)
-        return await answer() if method in _READS else not_allowed(method, path, "GET, HEAD")
+        return (
+            await answer(scope["headers"])
+            if method in _READS
+            else not_allowed(method, path, "GET, HEAD")
+        )
 
     async def _model(self, name: str, what: str, scope: Scope, receive: Receive) -> Response:
         path, method = scope["path"], scope["method"]
+        release = await self._release(name)
+        version = f"versions/{release['version']}"
+        what = what.removeprefix(version).removeprefix("/")
         if what not in ("", "ready", "infer"):
             raise not_found(path, _KNOWN)
-        release = await self._release(name)
         if what == "infer":
             if method != "POST":
                 return not_allowed(method, path, "POST")
@@ -102,16 +112,17 @@ class Front:
             return not_allowed(method, path, "GET, HEAD")
         return await self._ready({name: release}) if what else json_response(release["metadata"])
 
-    async def _server(self) -> Response:
-        return json_response({"name": "ray_pipeline", "version": __version__, "extensions": []})
+    async def _server(self, _: Headers) -> Response:
+        about = {"name": "ray_pipeline", "version": __version__, "extensions": [BINARY]}
+        return json_response(about)
 
-    async def _live(self) -> Response:
+    async def _live(self, _: Headers) -> Response:
         return json_response({"live": True})
 
-    async def _all_ready(self) -> Response:
+    async def _all_ready(self, _: Headers) -> Response:
         return await self._ready(await self._releases())
 
-    async def _listed(self) -> Response:
+    async def _listed(self, _: Headers) -> Response:
         releases, running = await self._releases(), await asyncio.to_thread(running_replicas)
         return json_response(
             {
@@ -129,12 +140,33 @@ class Front:
             }
         )
 
-    async def _metrics(self) -> Response:
+    async def _metrics(self, headers: Headers) -> Response:
+        releases, figures = await self._releases(), await self._board.figures.remote()
+        shown = await self._readable(releases, headers)
         running = await asyncio.to_thread(running_replicas)
-        figures = await self._board.figures.remote()
         for name, figure in figures.items():
             figure["replicas"] = running.get(name, ("GONE", 0))[1]
-        return text_response(exposition(figures), _PROMETHEUS)
+        kept = {name: figure for name, figure in figures.items() if name in shown}
+        return text_response(exposition(kept), _PROMETHEUS)
+
+    async def _readable(self, releases: dict[str, Release], headers: Headers) -> set[str]:
+        """The endpoints whose figures the caller may read.
+
+        Raises:
+            RequestError: 401 or 403, where there are some and these are none of them.
+        """
+        shown, refused = set(), None
+        for name, release in releases.items():
+            try:
+                if release["metrics"] == "key" and release["keyring"]:
+                    keys = await asyncio.to_thread(keyring.published, release["keyring"])
+                    Gate(name, keys or ()).admitted(headers, "metrics")
+                shown.add(name)
+            except RequestError as error:
+                refused = error
+        if refused and not shown:
+            raise refused
+        return shown
 
     async def _ready(self, releases: dict[str, Release]) -> Response:
         running = await asyncio.to_thread(running_replicas)
@@ -177,7 +209,3 @@ class FrontReplica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve's hook
         return self._front
-
-
-def _nothing() -> None:
-    """What the front does when it starts and stops."""

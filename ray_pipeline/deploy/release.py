@@ -17,11 +17,12 @@ from upath import UPath
 
 from ray_pipeline import __version__, audit, bundle
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.deploy import auth, inference, ports, runtime
+from ray_pipeline.deploy import auth, inference, keyring, ports, runtime
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
 from ray_pipeline.deploy.replica import Replica
+from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.errors import ClusterError, JobError
 from ray_pipeline.job import Online, Serve
 
@@ -40,19 +41,24 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
 
     Raises:
         BundleError: the bundle is not whole, or is a language model.
-        JobError: `serve.online` names columns that the model does not know.
+        JobError: `serve.online` names columns that the model does not know, the keys of
+            `serve.jwt` cannot be read, or a GPU is needed that the cluster does not have.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
     """
     opened = bundle.opened(path)
     runtime.check_predicts(opened)
+    gpus = _gpus(settings)
     if settings.online:
         _check_online(settings.online, opened)
+    if settings.jwt:
+        Tokens(settings.jwt).refresh()
     key = auth.key() if settings.auth == "key" else None
-    release = _release(opened, path, name, settings, key)
+    # Before anything answers: a replica begins with the keys that it finds.
+    release = _release(opened, path, name, settings, keyring.publish(key) if key else None)
     unchanged = _is_live(release)
     if not unchanged:
         start(settings.port, settings.host)
-        _run(release, settings, key)
+        _run(release, settings, gpus)
         _wait_for_answer(release, example_row(opened), settings, key)
         ray.get(board().released.remote(release))
         audit.write(
@@ -66,8 +72,27 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
         "version": release["version"],
         "unchanged": unchanged,
         "curl": _curl(release, example_row(opened)),
+        **({"gpus": gpus} if settings.gpus else {}),
         **(_online(settings.online) if settings.online else {}),
     }
+
+
+def _gpus(settings: Serve) -> float:
+    """GPUs that a replica gets: those that the job asks for, or none where there are none.
+
+    Raises:
+        JobError: there are none, and the job says that the CPU may not serve.
+    """
+    if not settings.gpus or ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+        return settings.gpus
+    if "cpu" not in settings.providers.tried:
+        raise JobError(
+            "this cluster has no GPU",
+            where="serve.providers.order",
+            expected=f"one for {' or '.join(settings.providers.tried)}",
+            hint="add `cpu` to the list, or start the cluster where a GPU is",
+        )
+    return 0
 
 
 def _check_online(online: Online, opened: Bundle) -> None:
@@ -150,10 +175,11 @@ def start(port: int, host: str) -> None:
 
 
 def _release(
-    opened: Bundle, path: str | UPath, name: str, settings: Serve, key: str | None
+    opened: Bundle, path: str | UPath, name: str, settings: Serve, keyring_id: str | None
 ) -> Release:
     manifest = opened.manifest
-    determined = [manifest.digest, name, settings.model_dump_json(), key or "", __version__]
+    determined = [manifest.digest, name, settings.model_dump_json()]
+    determined += [keyring_id or "", __version__]
     return {
         "name": name,
         "version": manifest.version,
@@ -162,6 +188,8 @@ def _release(
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
         "auth": settings.auth,
+        "keyring": keyring_id,
+        "metrics": settings.metrics,
         "metadata": {**inference.metadata(manifest), "name": name},
     }
 
@@ -175,13 +203,10 @@ def _is_live(release: Release) -> bool:
     return same and running_replicas().get(name, ("", 0))[0] == "RUNNING"
 
 
-def _run(release: Release, settings: Serve, key: str | None) -> None:
+def _run(release: Release, settings: Serve, gpus: float) -> None:
     name = release["name"]
-    application = _deployment(settings).bind(
-        name,
-        release["bundle"],
-        settings.model_dump_json(),
-        auth.key_hash(key) if key else None,
+    application = _deployment(settings, gpus).bind(
+        name, release["bundle"], settings.model_dump_json(), release["keyring"]
     )
     targets = [serve.RunTarget(application, name=name, route_prefix=f"/{name}")]
     if _FRONT not in running_replicas():
@@ -203,7 +228,7 @@ def _run(release: Release, settings: Serve, key: str | None) -> None:
         ) from error
 
 
-def _deployment(settings: Serve) -> serve.Deployment:
+def _deployment(settings: Serve, gpus: float) -> serve.Deployment:
     return serve.deployment(
         name="model",
         autoscaling_config={
@@ -219,7 +244,7 @@ def _deployment(settings: Serve) -> serve.Deployment:
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": settings.cpus},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": gpus},
         # A new version's replica answers before an old one is stopped.
         max_surge_percent=100,
         # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.

@@ -4,46 +4,80 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import ray
 
 from ray_pipeline import bundle
+from ray_pipeline.deploy import keyring
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
+from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.board import board
 from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.example import statistics
+from ray_pipeline.deploy.guard import Guard
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.runtime import Predictor
+from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.job import Serve
 
 if TYPE_CHECKING:  # its client is an extra
     from ray_pipeline.deploy.online import Lookup
 
-_REPORT_EVERY_S = 1.0
+_LOGGER = logging.getLogger("ray.serve")
+_EVERY_S = 1.0
 
 
-class Reporter:
-    """Sends what a replica counted to the board, once a second while there is something new."""
+class Upkeep:
+    """What a replica does once a second beside answering: it sends what it counted to the board,
+    if there is something new, and looks for keys that were added or revoked."""
 
-    def __init__(self, name: str, counters: Counters) -> None:
+    def __init__(
+        self, name: str, counters: Counters, gate: Gate | None, keyring_id: str | None
+    ) -> None:
         self._name, self._counters = name, counters
+        self._gate, self._keyring = gate, keyring_id
         self._board = board()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Report from now on, on the running event loop."""
+        """Begin, on the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._forever())
 
-    def report(self) -> None:
-        """Report now, if there is something new."""
+    def report(self) -> Any:
+        """Report now, if there is something new: a reference to how many replicas do, or None."""
         counts, in_flight = self._counters.taken(), self._counters.in_flight
         if counts["requests"] or in_flight:
-            self._board.report.remote(self._name, str(os.getpid()), counts, in_flight)
+            return self._board.report.remote(self._name, str(os.getpid()), counts, in_flight)
+        return None
+
+    def stop(self) -> None:
+        """Report for the last time."""
+        self.report()
+
+    def renew(self) -> None:
+        """Let in the keys that are published now, and read the identity provider's when due."""
+        if self._gate is None or self._keyring is None:
+            return
+        keys = keyring.published(self._keyring)
+        if keys is not None:
+            self._gate.replace(keys)
+        if self._gate.tokens is not None:
+            self._gate.tokens.refresh_if_due()
 
     async def _forever(self) -> None:
         while True:
-            await asyncio.sleep(_REPORT_EVERY_S)
-            self.report()
+            await asyncio.sleep(_EVERY_S)
+            try:
+                reported = self.report()
+                await asyncio.to_thread(self.renew)
+                if reported is not None and self._gate is not None:
+                    self._gate.replicas = max(1, await reported)
+            except ray.exceptions.RayError as error:  # of the cluster's own, which may recover
+                _LOGGER.warning("upkeep of %s: %s", self._name, type(error).__name__)
 
 
 class Replica:
@@ -53,24 +87,28 @@ class Replica:
         name: the endpoint's.
         path: the bundle's folder or URI; every file of it is checked against its digest.
         settings: the job's `serve` section, as JSON.
-        key_hash: sha256 of the API key, or None for no key. The key itself never comes here.
+        keyring_id: whose published keys open it, or None for everybody. No key ever comes here,
+            only hashes.
     """
 
-    def __init__(self, name: str, path: str, settings: str, key_hash: str | None) -> None:
+    def __init__(self, name: str, path: str, settings: str, keyring_id: str | None) -> None:
         serve = Serve.model_validate_json(settings)
         opened = bundle.opened(path)
         counters = Counters()
-        reporter = Reporter(name, counters)
+        gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
+        upkeep = Upkeep(name, counters, gate, keyring_id)
+        upkeep.renew()
         self._endpoint = Endpoint(
             name,
-            Predictor(opened, threads=1),
+            _predictor(opened, serve),
             serve,
-            key_hash=key_hash,
+            gate=gate,
             pages=pages(name, opened, serve),
             counters=counters,
-            started=reporter.start,
-            stopped=reporter.report,
+            started=upkeep.start,
+            stopped=upkeep.stop,
             online=_lookup(serve),
+            guard=None if serve.guard == "off" else Guard(statistics(opened)),
         )
         # What was loaded stays: a full collection over it would stop requests for long.
         gc.collect()
@@ -82,6 +120,15 @@ class Replica:
     async def infer(self, body: bytes, headers: list[Header]) -> Response:
         """The Open Inference Protocol's `infer`, called through a handle by the front."""
         return await self._endpoint.infer(body, headers)
+
+
+def _predictor(opened: bundle.Bundle, settings: Serve) -> Predictor:
+    """The bundle's model, on the GPU that this replica has, if it has one."""
+    has_gpu = bool(ray.get_gpu_ids())
+    predictor = Predictor(opened, threads=1, providers=settings.providers if has_gpu else None)
+    for tried in predictor.by.refused:
+        _LOGGER.warning("%s does not serve here: %s", tried.provider, tried.why)
+    return predictor
 
 
 def _lookup(settings: Serve) -> Lookup | None:

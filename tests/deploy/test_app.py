@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_pipeline.deploy import auth
 from ray_pipeline.deploy.app import Batcher, Endpoint, plain_numbers
+from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import BOUNDS, Counters, add, exposition, no_counts
 from ray_pipeline.deploy.edge import Edge
-from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.example import example_row, statistics
+from ray_pipeline.deploy.guard import Guard
+from ray_pipeline.deploy.keyring import described
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.runtime import Predictor, columns_from_table
 from ray_pipeline.job import Serve
@@ -28,18 +30,19 @@ SETTINGS = Serve(max_rows=50, max_bytes=20_000)
 class Server:
     """An endpoint and a client of it."""
 
-    def __init__(self, bundle, settings=SETTINGS, wrap=lambda app: app):
+    def __init__(self, bundle, settings=SETTINGS, wrap=lambda app: app, keys=()):
         self.counters, self.runs = Counters(), []
         self.predictor = Predictor(bundle)
-        predict = self.predictor.predict
-        self.predictor.predict = lambda columns: (
+        predict = self.predictor.of_clean
+        self.predictor.of_clean = lambda columns: (
             self.runs.append(len(next(iter(columns.values())))) or predict(columns)
         )
         self.app = Endpoint(
             "model",
             self.predictor,
             settings,
-            key_hash=auth.key_hash(KEY),
+            gate=Gate("model", [described("own", KEY), *keys]),
+            guard=None if settings.guard == "off" else Guard(statistics(bundle)),
             pages=pages("model", bundle, settings),
             counters=self.counters,
             started=lambda: None,
@@ -226,7 +229,7 @@ def test_a_fault_is_told_by_a_number_alone(classifier, row, caplog):
     def broken(columns):
         raise RuntimeError(f"secret {columns}")
 
-    server.predictor.predict = broken
+    server.predictor.of_clean = broken
     with caplog.at_level("ERROR"):
         answer = server.predict(json={"rows": [row]})
     assert answer.status_code == 500

@@ -1,35 +1,35 @@
-"""Keys: made once, kept private, compared whole."""
+"""Keys at the door: who is let in, to what, for how long, and how often."""
 
 from __future__ import annotations
-
-import re
-import stat
 
 import pytest
 
 from ray_pipeline.deploy import auth
+from ray_pipeline.deploy.auth import Gate
+from ray_pipeline.deploy.keyring import described
 from ray_pipeline.errors import RequestError
 
+KEY = "rp_the-key-of-this-test"
 
-@pytest.fixture(autouse=True)
+
+def gate(**more):
+    return Gate("income", [described("one", KEY, **more)])
+
+
+def refused(door, headers, scope="predict"):
+    with pytest.raises(RequestError) as caught:
+        door.admitted(headers, scope)
+    return caught.value.status, caught.value.code
+
+
+def shown(key=KEY):
+    return [(b"host", b"x"), (b"x-api-key", key.encode())]
+
+
+@pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_PIPELINE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
-
-
-def test_a_key_is_made_once_and_again_when_asked():
-    first = auth.key()
-    assert re.fullmatch(r"rp_[\w-]{43}", first)
-    assert auth.key() == first
-    second = auth.key(new=True)
-    assert second != first
-    assert auth.key() == second
-
-
-def test_nobody_else_can_read_the_key(home):
-    auth.key()
-    assert stat.S_IMODE((home / "key").stat().st_mode) == 0o600
-    assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
 def test_a_failed_write_leaves_what_was_there(home, monkeypatch):
@@ -50,9 +50,8 @@ def test_a_failed_write_leaves_what_was_there(home, monkeypatch):
     ],
 )
 def test_either_header_lets_in(headers):
-    key = auth.key()
-    given = [(name, value.replace(b"KEY", key.encode())) for name, value in headers]
-    auth.check(given, auth.key_hash(key))
+    given = [(name, value.replace(b"KEY", KEY.encode())) for name, value in headers]
+    assert gate().admitted(given) == ()
 
 
 @pytest.mark.parametrize(
@@ -63,22 +62,71 @@ def test_either_header_lets_in(headers):
         ([(b"authorization", b"Bearer ")], 401),
         ([(b"x-api-key", b"")], 401),
         ([(b"x-api-key", b"rp_wrong")], 403),
+        ([(b"x-api-key", b"a.b.c")], 403),
         ([(b"authorization", b"Bearer \xff\xfe")], 403),
     ],
 )
 def test_others_stay_out(headers, status):
-    with pytest.raises(RequestError) as caught:
-        auth.check(headers, auth.key_hash(auth.key()))
-    assert caught.value.status == status
+    assert refused(gate(), headers)[0] == status
 
 
 def test_part_of_a_key_or_its_hash_is_a_wrong_key():
-    key = auth.key()
-    for given in (key[:-1], key + "x", auth.key_hash(key)):
-        with pytest.raises(RequestError) as caught:
-            auth.check([(b"x-api-key", given.encode())], auth.key_hash(key))
-        assert caught.value.status == 403
+    (key,) = (described("one", KEY),)
+    for given in (KEY[:-1], KEY + "x", key.hash, key.last):
+        assert refused(gate(), shown(given)) == (403, "wrong_key")
 
 
-def test_without_a_hash_everybody_may_call():
-    auth.check([], None)
+def test_a_hash_that_begins_like_a_keys_is_not_enough():
+    """A key is found by the first bytes of its hash; all of the hash has to be the same."""
+    real = described("one", KEY)
+    alike = real.model_copy(update={"hash": real.hash[:16] + "0" * 48})
+    assert refused(Gate("income", [alike]), shown()) == (403, "wrong_key")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "opened"),
+    [
+        (("predict",), {"predict"}),
+        (("metrics",), {"metrics"}),
+        (("predict", "metrics"), {"predict", "metrics"}),
+        (("admin",), {"predict", "metrics", "admin"}),
+    ],
+)
+def test_a_key_opens_its_scopes_alone(scopes, opened):
+    door = gate(scopes=scopes)
+    for scope in ("predict", "metrics", "admin"):
+        if scope in opened:
+            door.admitted(shown(), scope)
+        else:
+            assert refused(door, shown(), scope) == (403, "wrong_scope")
+
+
+def test_a_key_of_another_endpoint_opens_nothing():
+    assert refused(gate(endpoints=("other",)), shown()) == (403, "wrong_scope")
+    gate(endpoints=("other", "income")).admitted(shown())
+
+
+def test_a_key_ends_when_it_says_so():
+    assert refused(gate(expires="2020-01-01T00:00:00+00:00"), shown()) == (403, "expired_key")
+    gate(expires="2099-01-01T00:00:00+00:00").admitted(shown())
+
+
+def test_keys_change_while_the_gate_stands():
+    door = gate()
+    door.replace([described("two", "rp_two")])
+    assert refused(door, shown()) == (403, "wrong_key")
+    door.admitted(shown("rp_two"))
+    door.replace([])
+    assert refused(door, shown("rp_two")) == (403, "wrong_key")
+
+
+def test_a_rate_is_the_keys_own_and_outlives_a_renewal():
+    other = described("two", "rp_two")
+    limited = described("one", KEY, rate=0.01, burst=2)
+    door = Gate("income", [limited, other])
+    assert (b"ratelimit", b'"key";r=1;t=100') in door.admitted(shown())
+    door.admitted(shown())
+    assert refused(door, shown()) == (429, "rate_limited")
+    door.replace([limited, other])  # as each second
+    assert refused(door, shown()) == (429, "rate_limited")
+    assert door.admitted(shown("rp_two")) == ()

@@ -57,7 +57,7 @@ def ask(classifier, settings):
         "model",
         Predictor(classifier.bundle),
         Serve(),
-        key_hash=None,
+        gate=None,
         pages={},
         counters=Counters(),
         started=lambda: None,
