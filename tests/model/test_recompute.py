@@ -54,6 +54,24 @@ def test_recomputing_changes_no_number():
         torch.testing.assert_close(again[name], value, msg=name)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_blocks_behind_frozen_layers_learn(reentrant):
+    """As those of LoRA do: nothing that the first block is given needs a gradient."""
+    gradients = []
+    for recomputed in (False, True):
+        torch.manual_seed(0)
+        network = zoo.build(RESNET, INPUTS).train()
+        for part in (network.embedded, network.first):
+            part.requires_grad_(False)
+        if recomputed:
+            recompute.inside_blocks(network, reentrant=reentrant)
+        torch.manual_seed(1)
+        loss_of(network, batch()).backward()
+        gradients.append({name: p.grad for name, p in network.blocks[0].named_parameters()})
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, msg=name)
+
+
 def test_a_network_without_blocks_is_refused():
     network = zoo.build(Model(), INPUTS)
     with pytest.raises(JobError, match="no blocks") as error:
