@@ -30,6 +30,7 @@ from ray_pipeline.data.statistics import TokenStatistics
 from ray_pipeline.data.steps import reading as step_reading
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import pictures, runtime, sinks, texts
+from ray_pipeline.deploy.halves import Columns
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Clean, Data, Source
 from ray_pipeline.schema import TEXTS, Column, Schema
@@ -196,7 +197,7 @@ def _predicted(
     manifest: Manifest,
     schema: Schema,
     types: Mapping[str, pa.DataType],
-    treated: Callable[[runtime.Columns], runtime.Columns] | None,
+    treated: Callable[[Columns], Columns] | None,
     tokens: Sequence[TokenStatistics],
 ) -> pa.Table:
     """Typed rows with their predictions and, after them, the quarantined ones.
@@ -245,6 +246,9 @@ def _parted(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def _added(outputs: NDArray[np.float32], manifest: Manifest) -> dict[str, pa.Array]:
     """The columns that predicting adds: see ADDED."""
+    if manifest.task == "retrieval":
+        flat = pa.array(outputs.ravel(), pa.float32())
+        return {"prediction": pa.FixedSizeListArray.from_arrays(flat, outputs.shape[1])}
     if manifest.classes is None:
         return {"prediction": pa.array(outputs, pa.float64())}
     by_class = [pa.array(column, pa.float64()) for column in outputs.T]
@@ -256,5 +260,5 @@ def _added(outputs: NDArray[np.float32], manifest: Manifest) -> dict[str, pa.Arr
 
 
 @lru_cache(maxsize=1)  # once in a worker process
-def _loaded(digest: str, model: Any) -> Callable[[runtime.Columns], NDArray[Any]]:
+def _loaded(digest: str, model: Any) -> Callable[[Columns], NDArray[Any]]:
     return runtime.predicting(ray.get(model))

@@ -18,6 +18,7 @@ _NEEDED = ("numpy", "onnxruntime", "pandas", "pyarrow", "pydantic", "universal-p
 _HEADLINES = (
     *("accuracy", "f1", "precision", "recall", "roc_auc", "log_loss", "rmse", "mae", "r2"),
     *("perplexity", "token_accuracy", "perplexity_change"),
+    *("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10", "mrr_change"),
 )
 
 
@@ -62,6 +63,8 @@ def readme(manifest: Manifest, rows: int, label: str) -> str:
         if manifest.classes
         else ""
     )
+    if manifest.task == "retrieval":
+        predicts = f"a vector of length 1, near to those of the `{label}` that belong to it"
     parts = [
         f"# {manifest.name}, version {manifest.version}",
         f"Made {manifest.created} by ray-pipeline {__version__}. Predicts {predicts}, "
@@ -168,6 +171,8 @@ def _inputs(schema: Schema) -> list[dict[str, Any]]:
 
 
 def _outputs(manifest: Manifest) -> list[dict[str, Any]]:
+    if manifest.task == "retrieval":
+        return [{"type": "array", "items": {"type": "double"}, "name": "vector", "required": True}]
     if manifest.task == "regression":
         return [{"type": "double", "name": "value", "required": True}]
     by_class = {"type": "map", "values": {"type": "double"}, "name": "probabilities"}
