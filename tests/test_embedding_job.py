@@ -14,7 +14,7 @@ from upath import UPath
 from ray_pipeline import bundle, jobfile, pipeline
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.deploy import app, batch, pyfunc, runtime
-from ray_pipeline.errors import GateRefused
+from ray_pipeline.errors import GateRefused, JobError
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.model import plan
 
@@ -126,6 +126,21 @@ def test_a_gate_refuses_one_that_finds_too_little(ran, folder):
     job = jobfile.read(folder / "job.yaml", ["evaluate.gates.mrr.min=0.9999"])
     with pytest.raises(GateRefused, match="mrr is"):
         pipeline.run(job, Quiet())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.name=language"], "for the text that it is found by"),
+        (["model.name=mlp"], "goes together with `language`"),
+        (["train.strategy=zero3", "train.checkpointing=true"], "zero3 cannot compute blocks again"),
+        (["compress.prune.share=0.5"], "writes or finds texts"),
+        (["evaluate.groups=[question]"], "writes or finds texts"),
+    ],
+)
+def test_what_pairs_are_not_for_is_refused_at_once(folder, changes, said):
+    with pytest.raises(JobError, match=said):
+        jobfile.read(folder / "job.yaml", changes)
 
 
 def test_its_training_can_be_planned(ran, folder):
