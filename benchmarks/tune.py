@@ -1,13 +1,15 @@
-"""Is the search as fast as a plain Optuna loop?
+"""How soon does a search find a good model?
 
-The income job's search, 16 trials: `tune.write` on a Ray cluster that is already up, and the same
-trials in one process with Optuna alone: same networks, rows, epochs, schedule, sampler and
-successive halving at the same rungs, torch using all cores. Each run is a process of its own, and
-the two take turns. Seconds run from the process's first import to the search's end, for both;
-only the cluster's start is left out, and shown beside. `search_s` is the search without imports.
-Each run has another seed: which trials are stopped early is luck.
+The income job's search, 16 trials, three times: `tune.write` on a Ray cluster that is already up;
+Optuna alone in one process, as its documentation shows it (TPE, its own pruner, torch's threads);
+and a random search, without a pruner. Same networks, rows, epochs, schedule and space. Each run is
+a process of its own with another seed, and they take turns. Seconds run from the process's first
+import; only the cluster's start is left out, and shown beside. `search_s` is without imports.
 
-    python benchmarks/tune.py [--json] [--runs 5] [--features DIR]
+`to_loss_s` is when the first trial had ended with a given validation loss: `--loss`, or else the
+lowest that every run reached.
+
+    python benchmarks/tune.py [--json] [--runs 5] [--loss 0.29] [--features DIR]
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--runs", type=int, default=5, help="runs of each; medians are shown")
     parser.add_argument("--features", help="prepared rows; made from the job's data if not given")
+    parser.add_argument("--loss", type=float, help="validation loss to reach")
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--one", choices=[*SEARCHES, "prepare"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -49,23 +53,39 @@ def main() -> None:
         for seed in range(arguments.runs):
             for name, found in runs.items():
                 found.append(in_its_own_process(name, features, seed))
-    report(runs, arguments.json)
+    report(runs, arguments.loss, arguments.json)
 
 
-def report(runs: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+def report(runs: dict[str, list[dict[str, Any]]], loss: float | None, as_json: bool) -> None:
+    if loss is None:
+        loss = max(run["validation_loss"] for found in runs.values() for run in found)
+    for found in runs.values():
+        for run in found:
+            reached = [seconds for seconds, low in run["ends"] if low <= loss]
+            run["to_loss_s"] = reached[0] if reached else run["seconds"]
+            run["reached"] = bool(reached)
+
     def middle(name: str, key: str) -> float:
         return statistics.median(run[key] for run in runs[name])
 
-    keys = ("seconds", "search_s", "epochs", "score", "validation_loss", "cluster_start_s")
-    rows = [{"search": name, **{key: middle(name, key) for key in keys}} for name in runs]
+    keys = ("to_loss_s", "seconds", "search_s", "epochs", "score", "validation_loss")
+    keys += ("cluster_start_s",)
+    rows = [
+        {
+            "search": name,
+            "reached": f"{sum(run['reached'] for run in found)} of {len(found)}",
+            **{key: middle(name, key) for key in keys},
+        }
+        for name, found in runs.items()
+    ]
     figures = {
         name: {key: [run[key] for run in found] for key in keys} for name, found in runs.items()
     }
-    ratio = middle("optuna", "seconds") / middle("ours", "seconds")
+    print(f"validation loss to reach: {loss:.4f}\n")
     ratios = {
-        "ours/optuna": ratio,
-        # Which trials are stopped is luck; this leaves it out.
-        "ours/optuna by epoch": ratio * middle("ours", "epochs") / middle("optuna", "epochs"),
+        f"ours/{other}{what}": middle(other, key) / middle("ours", key)
+        for other in ("optuna", "random")
+        for what, key in ((" to the loss", "to_loss_s"), ("", "seconds"))
     }
     finish("tune", rows, ratios, figures, as_json)
 
@@ -95,6 +115,7 @@ def with_ray(features: str, seed: int) -> dict[str, Any]:
 
     job = jobfile.read(JOB)
     assert job.tune is not None
+    ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         out, work = UPath(folder) / "out", UPath(folder) / "work"
         out.mkdir()
@@ -107,15 +128,19 @@ def with_ray(features: str, seed: int) -> dict[str, Any]:
             job.tune.model_copy(update={"seed": seed}),
             out,
             work=work,
-            progress=lambda event: None,
+            progress=lambda event: ends.append(time.monotonic()),
         )
         ended = time.monotonic()
-        epochs = sum(trial["epochs"] for trial in json.loads((out / "trials.json").read_text()))
+        trials = json.loads((out / "trials.json").read_text())
     ray.shutdown()
+    before = first + started + SETTLING
     return {
-        "seconds": ended - first - started - SETTLING,
+        "seconds": ended - before,
         "search_s": ended - begun,
-        "epochs": epochs,
+        "ends": [
+            (at - before, trial["validation_loss"]) for at, trial in zip(ends, trials, strict=True)
+        ],
+        "epochs": sum(trial["epochs"] for trial in trials),
         "score": found["score"],
         "validation_loss": found["validation_loss"],
         "cluster_start_s": started,
@@ -123,7 +148,24 @@ def with_ray(features: str, seed: int) -> dict[str, Any]:
 
 
 def with_optuna(features: str, seed: int) -> dict[str, Any]:
-    """The same search as one would write it by hand."""
+    """The same search as one would write it by hand: TPE, and the median pruner, its default."""
+    return by_hand(features, lambda optuna: {"sampler": optuna.samplers.TPESampler(seed=seed)})
+
+
+def at_random(features: str, seed: int) -> dict[str, Any]:
+    """Settings drawn at random, each trained to the end."""
+
+    def study(optuna: Any) -> dict[str, Any]:
+        return {
+            "sampler": optuna.samplers.RandomSampler(seed=seed),
+            "pruner": optuna.pruners.NopPruner(),
+        }
+
+    return by_hand(features, study)
+
+
+def by_hand(features: str, how: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """A study in this process, made with what `how` says of Optuna's parts."""
     first = time.monotonic()
     import optuna
     import torch
@@ -158,17 +200,19 @@ def with_optuna(features: str, seed: int) -> dict[str, Any]:
                 raise optuna.TrialPruned
         return found[-1][0]
 
-    study = optuna.create_study(
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
-    )
+    def note(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        ends.append((time.monotonic() - first, trial.user_attrs["best"][0]))
+
+    ends: list[tuple[float, float]] = []
+    study = optuna.create_study(**how(optuna))
     study.enqueue_trial({key: value_at(key, job.model, job.train) for key in space})
-    study.optimize(objective, n_trials=settings.trials)
+    study.optimize(objective, n_trials=settings.trials, callbacks=[note])
     ended = time.monotonic()
     loss, score = min(trial.user_attrs["best"] for trial in study.trials)
     return {
         "seconds": ended - first,
         "search_s": ended - begun,
+        "ends": ends,
         "epochs": sum(trial.user_attrs["epochs"] for trial in study.trials),
         "score": score,
         "validation_loss": loss,
@@ -180,7 +224,7 @@ def prepare(folder: str, seed: int) -> dict[str, Any]:
     return {"features": prepared_rows(JOB, folder)}
 
 
-SEARCHES = {"ours": with_ray, "optuna": with_optuna}
+SEARCHES = {"ours": with_ray, "optuna": with_optuna, "random": at_random}
 
 if __name__ == "__main__":
     main()

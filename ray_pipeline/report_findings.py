@@ -7,6 +7,9 @@ A stage's record may hold `findings`: a list of
         {"kind": "curves", "x": …, "y": …, "lines": {name: [[x, y], …], …}},
         {"kind": "bars", "x": …, "bars": [[name, value, low, high], …]},
         {"kind": "dots", "x": …, "y": …, "dots": [[name, x, y], …]},
+        {"kind": "parallel", "axes": [name, …], "rows": [[value, …], …], "chosen": row,
+         "log": [name, …]},
+        {"kind": "front", "points": [[x, y], …], "best": [point, …], "chosen": point, "bound": x},
      ]}
 
 where `note`, `caption`, `tables` and `plots` may be left out, and an interval's ends be null. A
@@ -20,7 +23,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ray_pipeline import charts
+from ray_pipeline import charts, charts_search
 
 Record = Mapping[str, Any]
 
@@ -59,6 +62,10 @@ def _drawn(plot: Record) -> Markup:
         return charts.bars([charts.Bar(*bar) for bar in plot["bars"]], plot["x"])
     if plot["kind"] == "dots":
         return charts.dots(plot["dots"], plot["x"], plot["y"])
+    if plot["kind"] == "parallel":
+        return charts_search.parallel(plot["axes"], plot["rows"], plot["chosen"], plot["log"])
+    if plot["kind"] == "front":
+        return charts_search.front(plot["points"], plot["best"], plot["chosen"], plot["bound"])
     lines = [
         charts.Line(name, [(x, y) for x, y in points], _STYLES[index % len(_STYLES)])
         for index, (name, points) in enumerate(plot["lines"].items())

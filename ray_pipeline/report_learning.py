@@ -32,7 +32,10 @@ def trials(record: Record) -> Sequence[Record]:
 
 
 def best_trial(tried: Sequence[Record]) -> int | None:
-    """The index of the trial that the search chose: the one with the lowest validation loss."""
+    """The index of the trial that the search chose; where none is marked, of the lowest loss."""
+    marked = next((index for index, trial in enumerate(tried) if trial.get("chosen")), None)
+    if marked is not None:
+        return marked
     losses = {index: trial[_LOSS] for index, trial in enumerate(tried) if _loss(trial) is not None}
     return min(losses, key=losses.__getitem__, default=None)
 
@@ -46,15 +49,17 @@ def search(record: Record) -> dict[str, Any] | None:
     losses = {
         index: loss for index, trial in enumerate(tried) if (loss := _loss(trial)) is not None
     }
-    ranked = sorted(losses, key=losses.__getitem__)
+    ranked = sorted(losses, key=lambda index: (index != best, losses[index]))
     lines = [
         charts.Line("best" if index == best else "", _points(tried[index], _LOSS), style)
         for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
         if len(_points(tried[index], _LOSS)) > 1
     ]
     names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
+    bred = any(trial.get("weights") for trial in tried)
     return {
         "trials": len(tried),
+        "poor": "went on from the weights of good ones" if bred else "were stopped early",
         "failed": sum(trial.get("state") == "failed" for trial in tried),
         "scatter": charts.trials([_loss(trial) for trial in tried], best, "validation loss"),
         "curves": charts.curves(lines, "epoch", "validation loss") if lines else None,

@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search.optuna import OptunaSearch
 
 from ray_pipeline.job import Range, Tune
+from ray_pipeline.model.objectives import keys
 from ray_pipeline.model.space import NAME, Space
 
 Record = dict[str, Any]
@@ -28,40 +29,49 @@ class Proposals(OptunaSearch):
     Ray's own class is told of trials that have ended only where all have the same settings.
     """
 
-    def __init__(self, space: Space, metric: str, sampler: BaseSampler, begun: bool) -> None:
-        self.space_searched = space
+    def __init__(
+        self, space: Space, sought: tuple[str, ...], sampler: BaseSampler, begun: bool
+    ) -> None:
+        self.space_searched, self.sought = space, sought
         starts = None if begun else list(space.starts) or None
+        # Ray's class tells Optuna of a trial's epochs only where the metric is no list.
+        one = len(sought) == 1
+        metric, mode = (sought[0], "min") if one else ([*sought], ["min"] * len(sought))
         super().__init__(
             partial(_draw_all, space=space),
             metric=metric,
-            mode="min",
+            mode=mode,
             points_to_evaluate=starts,
             sampler=sampler,
         )
 
-    def add_ended(self, settings: Record, value: float) -> None:
+    def add_ended(self, trial: Record) -> None:
         """Tell of a trial of an interrupted search."""
         study: Any = self._ot_study
-        study.add_trial(recorded(self.space_searched, settings, value))
+        values = [trial[key] for key in self.sought]
+        study.add_trial(recorded(self.space_searched, trial["settings"], values))
 
 
-def search(tune: Tune, space: Space, ended: Sequence[Record], metric: str) -> Proposals:
-    """Proposes settings of low `metric`: first those that the space begins with, then as
-    `tune.algorithm` says. `ended` are the trials of an interrupted search."""
+def search(tune: Tune, space: Space, ended: Sequence[Record]) -> Proposals:
+    """Proposes settings for low `tune.objectives`: first those that the space begins with, then as
+    `tune.algorithm` says. `ended` are the trials of an interrupted search.
+
+    For two objectives TPE is that of Ozaki et al. (2020), https://doi.org/10.1145/3377930.3389817.
+    """
     # Another seed after an interruption: the same one would propose what was already tried.
     seed = tune.seed + len(ended)
     sampler = RandomSampler(seed) if tune.algorithm == "random" else TPESampler(seed=seed)
-    searcher = Proposals(space, metric, sampler, begun=bool(ended))
+    searcher = Proposals(space, keys(tune), sampler, begun=bool(ended))
     for trial in ended:
         if trial["state"] != "failed":
-            searcher.add_ended(trial["settings"], trial[metric])
+            searcher.add_ended(trial)
     return searcher
 
 
-def recorded(space: Space, settings: Record, value: float) -> optuna.trial.FrozenTrial:
+def recorded(space: Space, settings: Record, values: list[float]) -> optuna.trial.FrozenTrial:
     """A trial that has ended, as Optuna keeps it."""
     kinds = {key: distribution(space.dimension(key)) for key in settings}
-    return optuna.trial.create_trial(value=value, params=settings, distributions=kinds)
+    return optuna.trial.create_trial(values=values, params=settings, distributions=kinds)
 
 
 def distribution(range_: Range) -> BaseDistribution:

@@ -71,6 +71,8 @@ def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> 
         )
     names = named.choice if named and named.choice else None
     names = names or (candidates(inputs, rows) if auto else (model.name,))
+    if auto and tune.scheduler == "pbt":  # trees have no weights to hand on
+        names = tuple(name for name in names if name != "trees")
     chosen = auto or named is not None
     dimensions = {**_usual(inputs), **given} if auto else given
     found = Space(names, chosen, dimensions, ())

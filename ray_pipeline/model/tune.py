@@ -1,4 +1,5 @@
-"""The search for settings: Ray Tune runs the trials, ASHA stops the poor ones, Optuna proposes.
+"""The search for settings: Ray Tune runs the trials, Optuna proposes, ASHA stops the poor ones;
+or a population of trials learns from its best.
 
 ASHA is that of Li et al. (2018), https://arxiv.org/abs/1810.05934; Optuna's sampler is TPE.
 """
@@ -20,15 +21,16 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
-from ray_pipeline.model import loop
+from ray_pipeline.model import bred, loop, population
 from ray_pipeline.model.environment import variables
-from ray_pipeline.model.journal import LOSS, Halving, Journal
+from ray_pipeline.model.journal import Halving, Journal
+from ray_pipeline.model.objectives import LATENCY, LOSS, chosen
 from ray_pipeline.model.search import search
 from ray_pipeline.model.search_findings import findings
 from ray_pipeline.model.settings import apply
 from ray_pipeline.model.space import Space, space
 from ray_pipeline.model.train import arrow_filesystem, matrices
-from ray_pipeline.model.trial import Trial
+from ray_pipeline.model.trial import Member, Trial
 
 Record = dict[str, Any]
 __all__ = ["apply", "best", "write"]
@@ -53,16 +55,19 @@ def write(
 
     The first trial has the settings as they are, where the space covers them. Where `model.name`
     is `auto` the architecture is searched too: one trial of each comes first. Trials are compared
-    by validation loss. Writes `best.json` ({"model.width": 128, …}) and `trials.json`, one
-    {settings, score, validation_loss, epochs, state, seconds, history} a trial, below `out`.
-    Ended trials are kept in `work`: a call that was interrupted runs only the others.
+    by `settings.objectives`. Writes `best.json` ({"model.width": 128, …}) and `trials.json`, one
+    {settings, score, validation_loss, epochs, state, seconds, history} a trial, below `out`; of a
+    population also the best weights. Ended trials are kept in `work`: a call that was interrupted
+    runs only the others; a population goes on from its last exchange.
 
     Raises:
         TrainingError: every trial failed.
+        GateRefused: no trial is as fast as `settings.max_latency` asks.
     """
     journal = Journal(work / "trials.json", settings.trials, progress)
     statistics = prepared.load(features)
     searched = space(settings, model, train, loop.inputs(statistics), statistics.rows)
+    exchanges: list[Record] = []
     if len(journal.ended) < settings.trials:
         shared = {
             "model": model,
@@ -72,24 +77,37 @@ def write(
             "data": matrices(features),
         }
         with _quick_and_quiet():
-            _tuner(settings, searched, shared, journal, work).fit()
-    found = journal.best()
-    if found is None:
+            if settings.scheduler == "pbt":
+                _bred(settings, searched, shared, journal, work)
+            else:
+                _halved(settings, searched, shared, journal, work)
+    if not journal.usable():
         raise TrainingError(
             f"all {len(journal.ended)} trials failed; the first said: {journal.ended[0]['error']}",
             where="tune.space",
         )
+    found = chosen(journal.usable(), settings)
+    if settings.scheduler == "pbt":
+        exchanges = population.exchanges(work)
+        bred.keep(found, work / population.STATES, out)
     with _quick_and_quiet():
-        told = findings(searched, journal.ended, train.price_per_hour)
-    (out / "trials.json").write_text(json.dumps(journal.ended, indent=1))
+        told = findings(
+            searched,
+            journal.ended,
+            settings,
+            chosen=found,
+            price_per_hour=train.price_per_hour,
+            exchanges=exchanges,
+        )
+    trials = [{**trial, "chosen": trial is found} for trial in journal.ended]
+    (out / "trials.json").write_text(json.dumps(trials, indent=1))
     (out / "best.json").write_text(json.dumps(found["settings"], indent=1))
     states = [trial["state"] for trial in journal.ended]
     return {
         "trials": len(states),
         **{state: states.count(state) for state in ("complete", "stopped", "failed")},
         "best": found["settings"],
-        "score": found["score"],
-        "validation_loss": found[LOSS],
+        **{name: found[name] for name in ("score", LOSS, LATENCY) if name in found},
         "findings": told,
     }
 
@@ -99,29 +117,52 @@ def best(searched: UPath) -> Record:
     return dict(json.loads((searched / "best.json").read_text()))
 
 
-def _tuner(
-    settings: Tune, searched: Space, shared: Record, journal: Journal, work: UPath
-) -> tune.Tuner:
-    trainable = tune.with_resources(
-        tune.with_parameters(Trial, **shared), {"cpu": settings.cpus, "gpu": settings.gpus}
+def _halved(settings: Tune, searched: Space, shared: Record, journal: Journal, work: UPath) -> None:
+    """Run the trials that are left, as Optuna proposes them; poor ones are stopped early."""
+    config = tune.TuneConfig(
+        scheduler=Halving(journal, settings),
+        search_alg=search(settings, searched, journal.ended),
+        num_samples=settings.trials - len(journal.ended),
+        max_concurrent_trials=_parallel(settings),
+        reuse_actors=True,
     )
+    _tuner(Trial, shared, work, config).fit()
+
+
+def _bred(settings: Tune, searched: Space, shared: Record, journal: Journal, work: UPath) -> None:
+    """Train the population, from its last exchange on; the members end together."""
+    journal.ended.clear()
+    states = work / population.STATES
+    states.mkdir(exist_ok=True)
+    members = population.Population(journal, settings, searched, work)
+    config = tune.TuneConfig(
+        scheduler=members, search_alg=population.Queue(), num_samples=1, reuse_actors=True
+    )
+    space = {"member": tune.grid_search(members.configurations)}
+    _tuner(Member, {**shared, "states": states}, work, config, space).fit()
+
+
+def _tuner(
+    trial: type[Trial],
+    shared: Record,
+    work: UPath,
+    config: tune.TuneConfig,
+    space: Record | None = None,
+) -> tune.Tuner:
+    settings: Tune = shared["settings"]
+    resources = {"cpu": settings.cpus, "gpu": settings.gpus}
     return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            metric=LOSS,
-            mode="min",
-            scheduler=Halving(journal, settings.epochs),
-            search_alg=search(settings, searched, journal.ended, LOSS),
-            num_samples=settings.trials - len(journal.ended),
-            max_concurrent_trials=_parallel(settings),
-            reuse_actors=True,
-        ),
+        tune.with_resources(tune.with_parameters(trial, **shared), resources),
+        param_space=space,
+        tune_config=config,
         run_config=tune.RunConfig(
             name=f"tune-{uuid.uuid4().hex[:8]}",
             storage_path=work.path,
             storage_filesystem=arrow_filesystem(work),
             # Trials are short: one that was interrupted begins anew.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            # The members of a population would wait for one that failed.
+            failure_config=tune.FailureConfig(fail_fast=trial is Member),
             verbose=0,
         ),
     )

@@ -198,19 +198,21 @@ def test_the_jobs_own_dimensions_come_on_top_of_automatic_ones():
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "random"])
-def test_proposals_hold_the_settings_of_their_architecture_alone(algorithm):
-    asked = Tune(algorithm=algorithm, trials=12)
+@pytest.mark.parametrize("objectives", [("loss",), ("loss", "latency")])
+def test_proposals_hold_the_settings_of_their_architecture_alone(algorithm, objectives):
+    asked = Tune(algorithm=algorithm, objectives=objectives, trials=12)
     wide = space.space(asked, Model(name="auto"), Train(), INPUTS, rows=1000)
-    searcher, ended = search.search(asked, wide, [], "loss"), []
+    searcher, ended = search.search(asked, wide, []), []
     for trial in range(12):
         settings = searcher.suggest(str(trial))
         name = settings["model.name"]
         assert settings.keys() == {"model.name", *wide.of(name)}
         assert all(space.contains(wide.dimension(key), value) for key, value in settings.items())
         loss = float(name == "mlp")
-        searcher.on_trial_complete(str(trial), {"loss": loss})
-        ended.append({"settings": settings, "loss": loss, "state": "complete"})
-    again = search.search(asked, wide, ended, "loss").suggest("next")
+        measures = {"validation_loss": loss, "latency_ms": trial / 10}
+        searcher.on_trial_complete(str(trial), measures)
+        ended.append({"settings": settings, **measures, "state": "complete"})
+    again = search.search(asked, wide, ended).suggest("next")
     assert again not in [trial["settings"] for trial in ended]
 
 
@@ -268,6 +270,13 @@ def test_what_matters_is_told_of_the_trials_of_an_architecture():
         }
         for width in range(1, 99, 4)
     ]
-    mattered, budget = search_findings.findings(narrow, trials, None)
+    chosen = trials[3]
+    side, mattered, budget = search_findings.findings(
+        narrow, trials, Tune(), chosen=chosen, price_per_hour=None
+    )
+    (plot,) = side["plots"]
+    assert plot["axes"] == ["width", "clip", "validation loss"]
+    assert plot["rows"][plot["chosen"]] == [*chosen["settings"].values(), chosen["validation_loss"]]
+    assert len(plot["rows"]) == 25
     assert [row[0] for row in mattered["tables"][0]["rows"]] == ["model.width", "train.clip"]
     assert budget["tables"][0]["rows"] == [[2, 25, 50, 25.0]]
