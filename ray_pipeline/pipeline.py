@@ -30,7 +30,7 @@ from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import champion, choice, export, language_export, release
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job, Train, Tune
-from ray_pipeline.model import distill, evaluate, gates, prune, space, train, tune, zoo
+from ray_pipeline.model import bred, distill, evaluate, gates, prune, space, train, tune, zoo
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 from ray_pipeline.schema import Schema
 
@@ -218,7 +218,11 @@ def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, tup
         yield searched
         record["trials"] = json.loads((searched.path / "trials.json").read_text())
         model, training = tune.apply(tune.best(searched.path), model, training)
-    yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
+    if search is not None and search.scheduler == "pbt":  # the search has trained it
+        best = (prepared, searched, model, training)
+        yield (trained := run.stage("train", bred.write, *best, depends=code))
+    else:
+        yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
     record["history"] = json.loads((trained.path / "history.json").read_text())
     return trained, training
 
