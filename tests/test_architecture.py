@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,10 +86,17 @@ def test_help_imports_nothing_heavy():
 
 
 def test_help_answers_at_once():
+    """In seconds of a core, which do not depend on what else the machine does."""
     command = [sys.executable, "-m", "ray_pipeline.cli", "--help"]
     seconds = []
     for _ in range(3):
-        begun = time.monotonic()
+        begun = cpu_seconds()
         subprocess.run(command, capture_output=True, check=True)
-        seconds.append(time.monotonic() - begun)
+        seconds.append(cpu_seconds() - begun)
     assert min(seconds) < 0.3
+
+
+def cpu_seconds() -> float:
+    """Of the processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

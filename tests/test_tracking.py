@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +227,11 @@ def test_a_killed_process_is_warned_of(storage: Path, caplog: pytest.LogCaptureF
 def test_a_run_that_has_nothing_to_tell_does_not_wait(
     storage: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun = time.monotonic()
     with caplog.at_level(logging.WARNING), tracking.following(str(storage)) as tracker:
         pass
-    assert time.monotonic() - begun < 1
-    assert caplog.messages == []
     assert tracker.process is not None
+    assert tracker.process.poll() is None  # it has not even imported MLflow yet
+    assert caplog.messages == []
     assert tracker.process.wait(timeout=60) == 0  # with its database made, not half made
 
 

@@ -48,10 +48,10 @@ def test_a_table_written_is_read_again(tmp_path):
         parts.existing_files(path.parent / "other")
 
 
-def test_the_terminal_is_left_alone():
+def test_the_terminal_is_left_alone(ray_cluster):
     script = (
-        "import ray; ray.init(address='local', num_cpus=1, include_dashboard=False,"
-        " log_to_driver=False, configure_logging=False);"
+        f"import ray; ray.init({ray_cluster.address!r}, log_to_driver=False,"
+        " configure_logging=False);"
         "from ray_pipeline.data import parts; print(parts.results([1, 2], str))"
     )
     command = [sys.executable, "-c", script]

@@ -135,9 +135,9 @@ def test_many_events_of_one_key_in_no_order_are_quick():
     settings = History(
         source="x", key="who", time="when", windows=("1d",), aggregates={"amount": ("min", "mean")}
     )
-    begun = time.perf_counter()
+    begun = time.process_time()  # another process's share does not count
     windows.added(rows, past, settings)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize("wrong", ["7", "d", "0d", "-1d", "7 d", "1y"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def progress(event):
     if event["epoch"] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(log_to_driver=False)
 features, model, settings, out = sys.argv[1:]
 train.write(UPath(features), Model.model_validate_json(model), Train.model_validate_json(settings),
             UPath(out), work=UPath(out) / "work", progress=progress)
@@ -126,7 +127,9 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(
     whole, _, _ = fitted(name="whole")
     (tmp_path / "killed" / "work").mkdir(parents=True)
     arguments = [features, MODEL.model_dump_json(), SETTINGS.model_dump_json(), tmp_path / "killed"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
+    killed = subprocess.run(command, env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     record, out, events = fitted(name="killed")
     assert record["resumed_after"] == 3
