@@ -36,6 +36,7 @@ def parallel(
     spread over the axis.
     """
     parts: list[Markup] = []
+    words: list[Markup] = []
     places: list[list[float]] = [[] for _ in rows]
     for index, name in enumerate(names):
         y = _FIRST + _STEP * index
@@ -43,7 +44,7 @@ def parallel(
         at, labels = _scale(column, name in log)
         parts.append(rule(_START, y, _END, y, "base"))
         parts.append(text(_START - 10, y + 3.5, name, "end"))
-        parts += [text(x, y + 14, label, anchor, "note") for x, label, anchor in labels]
+        words += [text(x, y + 14, label, anchor, "over") for x, label, anchor in labels]
         for place, value in zip(places, column, strict=True):
             place.append(at(value))
     order = sorted(range(len(rows)), key=lambda row: float(rows[row][-1]), reverse=True)
@@ -55,7 +56,7 @@ def parallel(
         line = Markup('<polyline class="{}" points="{}"/>').format(style, points)
         values = ", ".join(f"{n} {_words(v)}" for n, v in zip(names, rows[row], strict=True))
         parts.append(titled(line, values))
-    return drawing(parts, f"settings of {len(rows)} trials", height=_FIRST + _STEP * len(names))
+    return drawing([*parts, *words], f"settings of {len(rows)} trials", height=_FIRST + _STEP * len(names))
 
 
 def _scale(
