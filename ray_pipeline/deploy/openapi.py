@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.data import dates
 from ray_pipeline.data.steps import serving
+from ray_pipeline.deploy import bodies
 from ray_pipeline.deploy.asgi import encoded
 from ray_pipeline.job import Serve
 from ray_pipeline.schema import Column
@@ -20,6 +23,11 @@ _JSON_TYPES: dict[str, list[str]] = {
     "text": ["string", "null"],
     "image": ["string", "null"],
 }
+_FLOAT = sys.float_info.max
+_BOUNDS: dict[str, dict[str, Any]] = {
+    "integer": {"minimum": -(2**63), "maximum": 2**63 - 1},
+    **dict.fromkeys(("number", "category", "date"), {"minimum": -_FLOAT, "maximum": _FLOAT}),
+}
 _MEANINGS = {
     "date": "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; ",
     "image": "An image file (JPEG, PNG, WebP, …) in base64; ",
@@ -27,10 +35,13 @@ _MEANINGS = {
 _ERRORS = {
     400: "The body is not JSON.",
     401: "No API key.",
-    403: "The API key is wrong.",
+    403: "The API key is wrong, has expired, or does not open this.",
+    408: "The body did not come in time.",
     413: "More rows or bytes than a request may have.",
+    415: "The body is compressed.",
     422: "JSON, but not such rows: `where` names the row and the column.",
-    429: "Too many requests are waiting; `Retry-After` says when to try again.",
+    429: "Too many requests, of this key or of all; `Retry-After` says when to try again.",
+    431: "Too many headers.",
     500: "The server failed; its log says more under the id in the message.",
     503: "Not ready, or ending.",
 }
@@ -70,6 +81,7 @@ def _document(
                     "items": {"$ref": "#/components/schemas/Prediction"},
                 },
                 "version": {"type": "string", "description": "The model that answered."},
+                **({"warnings": _warnings()} if settings.guard == "flag" else {}),
             },
         },
         "Error": _error(),
@@ -87,12 +99,12 @@ def _document(
             "version": manifest.version,
             "description": f"Predicts `{manifest.schema.label.name}` ({manifest.task}).",
         },
-        "paths": {f"/{name}/predict": {"post": _predict(settings, example)}},
+        "paths": {f"/{name}/predict": {"post": _predict(manifest, settings, example)}},
         "components": components,
     }
 
 
-def _predict(settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
+def _predict(manifest: Manifest, settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
     answers = {
         str(status): {"description": text, "content": _content("Error")}
         for status, text in _ERRORS.items()
@@ -109,7 +121,8 @@ def _predict(settings: Serve, example: dict[str, Any]) -> dict[str, Any]:
                 "application/json": {
                     "schema": {"$ref": "#/components/schemas/Request"},
                     "example": {"rows": [example]},
-                }
+                },
+                **bodies.described(manifest.schema),
             },
         },
         "responses": {
@@ -139,12 +152,14 @@ def _row(manifest: Manifest, example: dict[str, Any], stored: Sequence[str] = ()
 
 def _property(column: Column, example: Any, as_text: bool) -> dict[str, Any]:
     """`as_text`: a text is read, too, by the job's `units`, `dates` or `replace`."""
-    bounds = {"minimum": -(2**63), "maximum": 2**63 - 1} if column.kind == "integer" else {}
+    bounds = _BOUNDS.get(column.kind, {})
     encoding = {"format": "byte", "contentEncoding": "base64"} if column.kind == "image" else {}
+    form = {"pattern": dates.ISO} if column.kind == "date" and not as_text else {}
     return {
         "type": list(dict.fromkeys([*_JSON_TYPES[column.kind], *["string"] * as_text])),
         **bounds,
         **encoding,
+        **form,
         "description": f"{_MEANINGS.get(column.kind, '')}null means no value.",
         "examples": [example],
     }
@@ -173,6 +188,19 @@ def _prediction(manifest: Manifest) -> dict[str, Any]:
                 "required": list(manifest.classes),
                 "properties": dict.fromkeys(manifest.classes, share),
             },
+        },
+    }
+
+
+def _warnings() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "array",
+        "description": "Values unlike the training rows'; absent if there are none.",
+        "items": {
+            "type": "object",
+            "required": ["where", "message"],
+            "properties": {"where": text, "message": text},
         },
     }
 

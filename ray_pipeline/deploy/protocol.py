@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
@@ -32,12 +33,14 @@ Rows = list[Any]
 """Rows as decoded: structs with an attribute per feature, in the schema's order."""
 
 _BOUND = 2**63
+_INTEGER = Annotated[int, msgspec.Meta(ge=-_BOUND, le=_BOUND - 1)]
+_FLOAT = sys.float_info.max
 _TYPES: dict[str, Any] = {
-    "integer": Annotated[int, msgspec.Meta(ge=-_BOUND, le=_BOUND - 1)] | None,
+    "integer": _INTEGER | None,
     "number": float | None,
     "boolean": bool | None,
-    "category": str | int | float | bool | None,
-    "date": datetime | int | float | None,
+    "category": str | _INTEGER | float | bool | None,
+    "date": datetime | _INTEGER | float | None,
     "text": str | None,
     "image": str | None,  # once it is read, pixels
 }
@@ -282,6 +285,8 @@ def _fits(column: Column, value: Any) -> bool:
         return True
     if column.kind == "boolean" or isinstance(value, bool):
         return isinstance(value, bool) and column.kind in ("boolean", "category")
+    if isinstance(value, (int, float)) and abs(value) > _FLOAT:
+        return False
     if column.kind in (*TEXTS, "image"):
         return isinstance(value, (str, int, float) if column.kind == "category" else str)
     if column.kind == "date" and isinstance(value, str):

@@ -305,3 +305,16 @@ def test_dates_in_tables_and_in_requests_are_the_same():
     np.testing.assert_array_equal(DATED.columns(rows)["when"], found["when"])
     with pytest.raises(DataError, match="not a date"):
         columns_from_table(pa.table({"when": ["soon"], "said": ["a"]}), schema)
+
+
+@pytest.mark.parametrize("name", ["age", "hours-per-week", "job"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_no_float_can_hold_is_refused(name, sign):
+    error = refused(body({**ROW, name: sign * 3 * 10**308}))
+    assert (error.status, error.where) == (422, f"rows[0].{name}")
+    with pytest.raises(RequestError, match="expected date"):
+        DATED.rows(body({"when": sign * 3 * 10**308, "said": "x"}))
+
+
+def test_a_category_may_be_a_large_number():
+    assert columns({**ROW, "job": 10**30})["job"] == [str(10**30)]

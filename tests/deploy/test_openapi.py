@@ -1,0 +1,41 @@
+"""The OpenAPI document against what is answered, by requests that schemathesis makes from it."""
+
+from __future__ import annotations
+
+import http_servers
+import hypothesis
+import pytest
+import schemathesis
+
+from ray_pipeline.deploy.edge import Edge
+from ray_pipeline.job import Serve
+
+EXAMPLES = hypothesis.settings(
+    max_examples=20,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_schemathesis_finds_nothing(kind, request):
+    bundle = request.getfixturevalue(kind).bundle
+    app = Edge(http_servers.endpoint(bundle, Serve(max_rows=20, guard="flag", round=4)))
+    schema = schemathesis.openapi.from_asgi("/model/openapi.json", app)
+    schema.config.update(headers={"X-API-Key": http_servers.KEY})
+    schema.config.generation.update(with_security_parameters=False)
+    statuses = set()
+    for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+        strategy = schema["/model/predict"]["POST"].as_strategy(generation_mode=mode)
+
+        @EXAMPLES
+        @hypothesis.given(case=strategy)
+        def check(case):
+            response = case.call(headers={"X-API-Key": http_servers.KEY})
+            case.validate_response(response, headers={"X-API-Key": http_servers.KEY})
+            statuses.add(response.status_code)
+
+        check()
+    assert statuses >= {200, 422}, statuses
