@@ -1,6 +1,7 @@
 # make demo   set up and run the main job on real data until the endpoint has answered
 # make test   set up and pass lint, types and tests
-.PHONY: demo test lint format clean
+# make fuzz   after the demo: send its model's endpoint bytes of every kind for SECONDS
+.PHONY: demo test fuzz lint format clean
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -8,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 BIN = .venv/bin
 STORAGE ?= storage
 PORT ?= 8000
+SECONDS ?= 60
 # Two processes, each with a Ray cluster; much of a test's time is waiting for other processes. A
 # file's tests stay together, and one that crashes a process is tried in one more.
 TESTS ?= -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 2
@@ -22,6 +24,9 @@ demo: .venv/demo
 test: lint
 	$(BIN)/python jobs/fetch.py adult
 	$(BIN)/python -m pytest $(TESTS)
+
+fuzz: .venv/demo
+	$(BIN)/python benchmarks/fuzz.py --seconds $(SECONDS)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
