@@ -132,6 +132,9 @@ def test_a_web_socket_is_refused(port):
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /model/predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /model/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1e3\r\n\r\n",
+        b"POST /model/predict HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        b"POST /model/predict HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\n",
         b"POST /model/predict HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
     ],
 )
