@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_pairs
+import torch
+from torch.nn.functional import normalize
 from upath import UPath
 
 from ray_pipeline import bundle, jobfile, pipeline
-from ray_pipeline.data.encoders import sentences
+from ray_pipeline.data.encoders import pretrained, tokens
 from ray_pipeline.deploy import app, batch, pyfunc, runtime
-from ray_pipeline.errors import GateRefused, JobError
+from ray_pipeline.errors import JobError
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.model import plan
 
@@ -77,7 +79,9 @@ def test_it_finds_better_than_before(ran):
     assert metrics["mrr_change"] == pytest.approx(metrics["mrr"] - before)
     assert metrics["about"]["passages"] == 21  # pairs of six topics
     stages = {stage["name"]: stage["record"] for stage in ran["stages"]}
-    assert stages["clean"]["rows_quarantined"] == 1  # a question without a passage
+    others = [pair for at, pair in enumerate(zip(*tiny_pairs.asked(160), strict=True)) if at != 3]
+    twice = len(others) - len(set(others))
+    assert stages["clean"]["rows_quarantined"] == twice + 1  # a question without a passage
     negatives = stages["negatives"]["similarity"]
     assert negatives["wrong"] < negatives["own"]
     assert "Passages found" in UPath(ran["report"]).read_text()
@@ -100,11 +104,18 @@ def test_a_text_becomes_a_vector_of_length_one(opened):
 def test_its_folder_is_an_encoder_of_features(opened):
     """A column with `text: embedding` is given the vectors that the endpoint answers."""
     settings = ColumnFeatures(text="embedding", encoder=str(opened.path / "encoder"), longest=16)
-    texts = ["the tea", "milk taste was"]
-    found = sentences.embedding(sentences.fitted("text", settings))(texts)
-    vectors = runtime.Predictor(opened).predict({"question": np.array(texts, object)})
+    column = tokens.fitted("question", settings)
+    network = pretrained.backbone(column.base).eval()
+
+    def run(columns):
+        with torch.no_grad():
+            pooled = pretrained.pooled_mean(network, torch.from_numpy(columns["question"]))
+        return normalize(pooled, dim=1).numpy()
+
+    texts = {"question": np.array(["the tea", "milk taste was"], object)}
+    found = tokens.reading(run, [column])(texts)
+    vectors = runtime.Predictor(opened).predict(texts)
     form = opened.manifest.parity["form"]
-    assert form in ("fp32", "int8", "fp16")
     np.testing.assert_allclose(found, vectors, atol=1e-5 if form == "fp32" else 0.1)
 
 
@@ -120,12 +131,6 @@ def test_each_form_has_its_score(opened):
     assert list(table) == ["fp32", "int8", "fp16"]
     assert all(0 < row["score"] <= 1 for row in table.values())
     assert opened.manifest.parity["forms"]["fp32"]["max_difference"] < 1e-5
-
-
-def test_a_gate_refuses_one_that_finds_too_little(ran, folder):
-    job = jobfile.read(folder / "job.yaml", ["evaluate.gates.mrr.min=0.9999"])
-    with pytest.raises(GateRefused, match="mrr is"):
-        pipeline.run(job, Quiet())
 
 
 @pytest.mark.parametrize(
