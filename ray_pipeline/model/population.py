@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import PopulationBasedTraining
@@ -21,6 +22,7 @@ from upath import UPath
 
 from ray_pipeline import files
 from ray_pipeline.job import CHANGEABLE, Range, Tune
+from ray_pipeline.model import loop
 from ray_pipeline.model.journal import Journal
 from ray_pipeline.model.objectives import LOSS
 from ray_pipeline.model.search import search
@@ -58,6 +60,8 @@ class Population(PopulationBasedTraining):
         self.epoch, self.members = begun["epoch"], begun["members"]
         self.exchanges: list[Record] = begun["exchanges"]
         self._next_perturbation_sync = self.epoch + settings.interval
+        self.error: str | None = None
+        """What a member failed of: the search ends with it, since the others would wait for it."""
         self.places: dict[str, int] = {}
         """Each member's place, by its trial."""
 
@@ -133,6 +137,10 @@ class Population(PopulationBasedTraining):
         state = "complete" if finite else "failed"
         error = None if finite else "the loss was never a finite number"
         self.journal.end(trial.trial_id, member["settings"], state, error, weights=member["state"])
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_error(tune_controller, trial)
+        self.error = loop.error_line(Path(trial.error_file).read_text())
 
 
 class Queue(BasicVariantGenerator):

@@ -61,7 +61,7 @@ def write(
     runs only the others; a population goes on from its last exchange.
 
     Raises:
-        TrainingError: every trial failed.
+        TrainingError: every trial failed, or one of a population.
         GateRefused: no trial is as fast as `settings.max_latency` asks.
     """
     journal = Journal(work / "trials.json", settings.trials, progress)
@@ -140,6 +140,8 @@ def _bred(settings: Tune, searched: Space, shared: Record, journal: Journal, wor
     )
     space = {"member": tune.grid_search(members.configurations)}
     _tuner(Member, {**shared, "states": states}, work, config, space).fit()
+    if members.error is not None:
+        raise TrainingError(f"a trial failed: {members.error}", where="tune")
 
 
 def _tuner(
@@ -161,7 +163,6 @@ def _tuner(
             storage_filesystem=arrow_filesystem(work),
             # Trials are short: one that was interrupted begins anew.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            # The members of a population would wait for one that failed.
             failure_config=tune.FailureConfig(fail_fast=trial is Member),
             verbose=0,
         ),

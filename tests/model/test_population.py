@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import prepared_rows
 import pytest
@@ -25,6 +26,7 @@ SETTINGS = Tune.model_validate(
         "trials": 4,
         "epochs": 3,
         "seed": 1,
+        "cpus": 2,
         "space": {
             RATE: {"log_uniform": [1e-6, 3e-2]},
             "model.dropout": {"uniform": [0.0, 0.3]},
@@ -89,22 +91,18 @@ def test_a_member_whose_loss_is_not_finite_is_the_poorest_and_not_an_error(membe
     assert result["state"]
 
 
-class Interrupted(Exception):
-    pass
-
-
-def bred_in(features, folder, stop_after=None):
-    out, work = UPath(folder) / "out", UPath(folder) / "out" / "work"
+def bred_in(features, folder, at_epoch=lambda epoch: None):
+    out, work = folder / "out", folder / "out" / "work"
     work.mkdir(parents=True, exist_ok=True)
-    events = []
+    epochs = []
 
     def progress(event):
-        events.append(event)
-        if event.get("epoch") == stop_after is not None:
-            raise Interrupted
+        if "epoch" in event:
+            epochs.append(event["epoch"])
+            at_epoch(event["epoch"])
 
-    record = tune.write(features, MODEL, TRAIN, SETTINGS, out, work=work, progress=progress)
-    return record, out, events
+    inputs = (UPath(features), MODEL, TRAIN, SETTINGS, UPath(out))
+    return tune.write(*inputs, work=UPath(work), progress=progress), UPath(out), epochs
 
 
 def without_seconds(trials):
@@ -115,42 +113,48 @@ def without_seconds(trials):
     return sorted(trials, key=lambda trial: json.dumps(trial["settings"]))
 
 
-def test_a_population_passes_on_what_is_good_and_an_interrupted_one_ends_the_same(
+def test_a_population_passes_on_what_is_good_and_a_killed_one_ends_the_same(
     features, ray_cluster, tmp_path
 ):
-    record, out, events = bred_in(features, tmp_path / "whole")
-    exchanges = population.exchanges(out / "work")
-    assert {each["epoch"] for each in exchanges} == {1, 2}
+    left = tmp_path / "killed" / "out" / "work"
+
+    def leave(epoch):
+        """What a process that was killed then would have left."""
+        if epoch == 1:
+            shutil.copytree(tmp_path / "whole" / "out" / "work", left)
+
+    record, out, epochs = bred_in(features, tmp_path / "whole", leave)
+    assert epochs == [1, 2]
     trials = json.loads((out / "trials.json").read_text())
-    assert [event["epoch"] for event in events if "epoch" in event] == [1, 2]
-    assert [len(trial["history"]) for trial in trials] == [3] * 4
-    first = [trial["history"][0]["validation_loss"] for trial in trials]
-    assert len(set(first)) < 4  # some have the first epoch of another behind them
-    changed = [{epoch["settings"][RATE] for epoch in trial["history"]} for trial in trials]
-    assert any(len(rates) > 1 for rates in changed)
-    for each in exchanges:
-        assert 1e-6 <= each["settings"][RATE] <= 3e-2
-        assert 0.0 <= each["settings"]["model.dropout"] <= 0.3
+    check_what_was_passed_on(UPath(left), trials, population.exchanges(out / "work"))
     assert record["validation_loss"] == min(trial["validation_loss"] for trial in trials)
     titles = [finding["title"] for finding in record["findings"]]
     assert titles[:2] == ["What the population passed on", "The trials side by side"]
+    check_what_is_kept(features, out, record)
 
-    with pytest.raises(Exception, match="Interrupted"):
-        bred_in(features, tmp_path / "half", stop_after=1)
-    work = UPath(tmp_path / "half" / "out" / "work")
-    stand = json.loads((work / "population.json").read_text())
-    states = [checkpoints.loaded(work / "states" / m["state"]) for m in stand["members"]]
-    for each in stand["exchanges"]:  # the poor one's next epoch begins at the good one's weights
-        poor, good = (states[each[key]] for key in ("member", "from"))
-        assert poor["weights"].keys() == good["weights"].keys()
-        assert all(torch.equal(poor["weights"][k], good["weights"][k]) for k in good["weights"])
-        assert poor["losses"] == good["losses"] == sorted(s["losses"] for s in states)[0]
-    again, resumed, later = bred_in(features, tmp_path / "half")
-    assert [event["epoch"] for event in later if "epoch" in event] == [2]
+    again, resumed, epochs = bred_in(features, tmp_path / "killed")
+    assert epochs == [2]
     ended = json.loads((resumed / "trials.json").read_text())
     assert without_seconds(ended) == without_seconds(trials)
     assert again["best"] == record["best"]
-    check_what_is_kept(features, out, record)
+
+
+def check_what_was_passed_on(left, trials, exchanges):
+    """After each exchange poor ones have the weights, the epochs and the settings of good ones."""
+    assert {each["epoch"] for each in exchanges} == {1, 2}
+    for each in exchanges:
+        assert 1e-6 <= each["settings"][RATE] <= 3e-2
+        assert 0.0 <= each["settings"]["model.dropout"] <= 0.3
+    changed = [{epoch["settings"][RATE] for epoch in trial["history"]} for trial in trials]
+    assert any(len(rates) > 1 for rates in changed)
+    assert [len(trial["history"]) for trial in trials] == [3] * 4
+    stand = json.loads((left / "population.json").read_text())
+    states = [checkpoints.loaded(left / "states" / each["state"]) for each in stand["members"]]
+    assert stand["exchanges"]
+    for each in stand["exchanges"]:  # the poor one's next epoch begins at the good one's weights
+        poor, good = (states[each[key]] for key in ("member", "from"))
+        assert all(torch.equal(poor["weights"][k], good["weights"][k]) for k in good["weights"])
+        assert poor["losses"] == good["losses"] == min(state["losses"] for state in states)
 
 
 def check_what_is_kept(features, out, record):

@@ -13,7 +13,7 @@ from upath import UPath
 
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Job, Model, Range, Train, Tune
-from ray_pipeline.model import search, search_findings, space, tune
+from ray_pipeline.model import objectives, search, search_findings, space, tune
 from ray_pipeline.model.inputs import Inputs
 
 MODEL = Model(width=16, frequencies=0)
@@ -223,12 +223,15 @@ def test_a_search_for_nothing_is_an_error_of_the_job():
     Job.model_validate({**job, "model": {"name": "auto"}})
 
 
-def test_architectures_are_searched_and_their_price_is_told(features, ray_cluster, tmp_path):
+def test_architectures_are_searched_for_quality_and_time_and_their_price_is_told(
+    features, ray_cluster, tmp_path
+):
     asked = Tune.model_validate(
         {
             "trials": 4,
             "epochs": 2,
             "parallel": 2,
+            "objectives": ["loss", "latency"],
             "space": {"model.name": {"choice": ["trees", "mlp"]}},
         }
     )
@@ -240,6 +243,14 @@ def test_architectures_are_searched_and_their_price_is_told(features, ray_cluste
     assert {"trees", "mlp"} <= set(names)
     best, _ = tune.apply(tune.best(out), model, TRAIN)
     assert best.name in {"trees", "mlp"}
+    assert all(trial["latency_ms"] > 0 for trial in trials)
+    (chosen,) = [trial for trial in trials if trial["chosen"]]
+    assert (chosen["settings"], chosen["latency_ms"]) == (record["best"], record["latency_ms"])
+    points = [(trial["validation_loss"], trial["latency_ms"]) for trial in trials]
+    assert trials.index(chosen) in objectives.front(points)
+    (plot,) = record["findings"][1]["plots"]
+    assert plot["kind"] == "front"
+    assert plot["points"][plot["chosen"]] == (chosen["latency_ms"], chosen["validation_loss"])
     table = record["findings"][0]["tables"][0]
     assert table["columns"][-1] == "price"
     for name, count, epochs, score, loss, seconds, price in table["rows"]:
