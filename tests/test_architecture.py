@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "ray_pipeline"
 FLOORS = [
     {"errors", "__init__"},
     {
-        *("job", "jobfile", "schema", "bundle", "starter", "charts"),
+        *("job", "jobfile", "schema", "bundle", "starter", "svg", "charts", "charts_search"),
         *("report", "report_view", "report_learning", "report_findings"),
     },
     {"runs", "audit", "tracking", "progress", "files"},
