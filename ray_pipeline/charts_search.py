@@ -56,7 +56,9 @@ def parallel(
         line = Markup('<polyline class="{}" points="{}"/>').format(style, points)
         values = ", ".join(f"{n} {_words(v)}" for n, v in zip(names, rows[row], strict=True))
         parts.append(titled(line, values))
-    return drawing([*parts, *words], f"settings of {len(rows)} trials", height=_FIRST + _STEP * len(names))
+    return drawing(
+        [*parts, *words], f"settings of {len(rows)} trials", height=_FIRST + _STEP * len(names)
+    )
 
 
 def _scale(
