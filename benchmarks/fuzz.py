@@ -58,14 +58,14 @@ def main() -> None:
     print(f"seed {seed}", file=sys.stderr)
     key, port = f"rp_{secrets.token_urlsafe(32)}", free_ports(1)[0]
     with running("ours", bundle, port, key) as folder:
-        figures = fuzzed(bundle, port, key, options.seconds, seed, str(folder))
+        figures = fuzzed(bundle, port, key, seconds=options.seconds, seed=seed, home=str(folder))
     statuses = figures.pop("statuses")
     rows = [{"answer": status, "times": count} for status, count in sorted(statuses.items())]
     finish("fuzz", rows, {}, figures, options.json, packages=("ray", "uvicorn", "msgspec"))
 
 
 def fuzzed(
-    bundle: str, port: int, key: str, seconds: float, seed: int, home: str
+    bundle: str, port: int, key: str, *, seconds: float, seed: int, home: str
 ) -> dict[str, Any]:
     """What was answered; ends the program where something was answered that must not be."""
     row = example_row(bundles.opened(bundle))

@@ -240,10 +240,9 @@ def keys(options: argparse.Namespace) -> None:
     if not options.name:
         raise UsageError(f"`keys {options.action}` needs the key's name")
     if options.action == "revoke":
-        count = keyring.revoke(options.name)
+        told = {"revoked": options.name, "count": keyring.revoke(options.name)}
         _publish_keys()
-        told = {"revoked": options.name, "count": count}
-        _print(told, [f"revoked {options.name} ({count})"], options.json)
+        _print(told, [f"revoked {options.name} ({told['count']})"], options.json)
         return
     text = keyring.add(
         options.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,7 @@ def add(
         overlap: for a name that has a key: how long the old one opens beside the new.
 
     Raises:
-        UsageError: the name is taken and no overlap is given, or is no name.
+        UsageError: the name is taken and no overlap is given, or is no name; the rate is none.
     """
     if not _NAME.fullmatch(name) or name == OWN:
         raise UsageError(
@@ -121,6 +122,8 @@ def add(
             expected="lower case letters, digits, `.`, `_`, `-`; `own` is that of `ray-pipeline "
             "key`",
         )
+    if (rate is not None and not 0 < rate < math.inf) or (burst is not None and burst < 1):
+        raise UsageError("a rate and a burst are above 0", hint="leave them out for no bound")
     text, now = new_text(), _now()
     made = described(
         name,

@@ -26,7 +26,7 @@ _JSON_TYPES: dict[str, list[str]] = {
 _FLOAT = sys.float_info.max
 _BOUNDS: dict[str, dict[str, Any]] = {
     "integer": {"minimum": -(2**63), "maximum": 2**63 - 1},
-    **dict.fromkeys(("number", "category", "date"), {"minimum": -_FLOAT, "maximum": _FLOAT}),
+    **{kind: {"minimum": -_FLOAT, "maximum": _FLOAT} for kind in ("number", "category", "date")},
 }
 _MEANINGS = {
     "date": "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; ",

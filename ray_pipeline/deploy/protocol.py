@@ -281,23 +281,18 @@ def _decoded(column: Column, value: Any) -> Any:
 
 
 def _fits(column: Column, value: Any) -> bool:
+    kind = column.kind
     if value is None:
         return True
-    if column.kind == "boolean" or isinstance(value, bool):
-        return isinstance(value, bool) and column.kind in ("boolean", "category")
-    if isinstance(value, (int, float)) and abs(value) > _FLOAT:
+    if isinstance(value, bool):
+        return kind in ("boolean", "category")
+    if isinstance(value, str):
+        return dates.moment(value) is not None if kind == "date" else kind in (*TEXTS, "image")
+    if not isinstance(value, (int, float)) or abs(value) > _FLOAT:
         return False
-    if column.kind in (*TEXTS, "image"):
-        return isinstance(value, (str, int, float) if column.kind == "category" else str)
-    if column.kind == "date" and isinstance(value, str):
-        return dates.moment(value) is not None
-    if column.kind == "integer":
-        return (
-            isinstance(value, (int, float))
-            and value == int(value)
-            and -_BOUND <= int(value) < _BOUND
-        )
-    return isinstance(value, (int, float))
+    if kind == "integer":
+        return value == int(value) and -_BOUND <= int(value) < _BOUND
+    return kind in ("number", "category", "date")
 
 
 def _shown(value: Any, limit: int = 60) -> str:

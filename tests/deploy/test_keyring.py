@@ -149,7 +149,8 @@ def test_the_command(capsys):
     assert cli.main(["keys", "revoke", "app"]) == 0
     assert cli.main(["keys", "revoke", "app"]) == 2
     assert cli.main(["keys", "add"]) == 2
-    assert cli.main(["keys", "add", "x", "--expires", "soon"]) == 2
+    for wrong in (["--expires", "soon"], ["--rate", "0"], ["--rate", "nan"], ["--burst", "0"]):
+        assert cli.main(["keys", "add", "x", *wrong]) == 2
 
 
 def test_the_cluster_has_the_hashes_alone(ray_cluster):
