@@ -1,4 +1,4 @@
-"""A bundle's model on this machine's GPU: by the first provider that agrees with what was trained."""
+"""A bundle's model on this machine's GPU: by the first provider that agrees with the training."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import auth, inference, pictures
+from ray_pipeline.deploy import auth, bodies, inference, pictures
 from ray_pipeline.deploy.asgi import (
     Header,
     Receive,
@@ -127,6 +127,7 @@ class Endpoint:
             serving.readers(manifest.cleaning, manifest.schema),
             pictures.image_of(manifest),
         )
+        self._bare = bodies.reading(manifest.schema)
         self._batcher = Batcher(self._outputs, settings.max_rows)
         self._predictor, self._manifest = predictor, manifest
         self._prediction = prediction_maker(manifest, settings.round)
@@ -191,7 +192,7 @@ class Endpoint:
             told = self._gate.admitted(scope["headers"]) if self._gate else ()
             settings = self._settings
             body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
-            response = await self._predicted(body)
+            response = await self._predicted(body, scope["headers"])
             if told:
                 response.headers += told
             return response
@@ -202,8 +203,8 @@ class Endpoint:
             return not_allowed(method, path, "GET, HEAD")
         return page
 
-    async def _predicted(self, body: bytes) -> Response:
-        rows = await self._rows(body)
+    async def _predicted(self, body: bytes, headers: auth.Headers) -> Response:
+        rows = await self._rows(body, headers)
         predictions, flags = await self._predictions(rows)
         answer = {"predictions": predictions, "version": self._manifest.version}
         if flags:
@@ -233,11 +234,14 @@ class Endpoint:
                 )
         return [self._prediction(output) for output, _ in results], flags
 
-    async def _rows(self, body: bytes) -> Rows:
-        if self._online is None:
+    async def _rows(self, body: bytes, headers: auth.Headers) -> Rows:
+        row = self._bare(body, headers) if self._bare else None
+        if row is None and self._online is None:
             return await self._read(lambda: self._protocol.rows(body))
-        filled = await self._online.filled(self._protocol.documents(body))
-        return await self._read(lambda: self._protocol.checked(filled))
+        documents = self._protocol.documents(body) if row is None else [row]
+        if self._online is not None:
+            documents = await self._online.filled(documents)
+        return await self._read(lambda: self._protocol.checked(documents))
 
     async def _read(self, read: Callable[[], Read]) -> Read:
         """`read()`; in a thread where there are images, which take a while to decode."""

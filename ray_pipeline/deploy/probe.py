@@ -1,4 +1,4 @@
-"""Rows that a bundle carries with what its model says of them: any machine can check itself by them.
+"""Rows that a bundle carries with what its model says of them: by them any machine checks itself.
 
 They are made of the training statistics, and are nobody's: each column runs through its range and
 its values by a stride of its own. They have the form of a request.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import io
 import json
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +28,19 @@ from ray_pipeline.data.statistics import (
     NumberStatistics,
     Statistics,
 )
-from ray_pipeline.deploy import batch, export, inference, openapi, pages, pictures, runtime, sinks
+from ray_pipeline.deploy import (
+    batch,
+    export,
+    inference,
+    openapi,
+    pages,
+    pictures,
+    probe,
+    runtime,
+    sinks,
+)
+from ray_pipeline.deploy.app import Endpoint
+from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.deploy.pyfunc import BundleModel
@@ -262,3 +276,47 @@ def test_texts_hold_images_in_base64(tmp_path, ending):
         assert text.splitlines()[1:] == [f'"{wanted}",1', ",2"]
     else:
         assert [json.loads(line)["photo"] for line in text.splitlines()] == [wanted, None]
+
+
+def test_an_endpoint_takes_an_image_in_every_way(exported):
+    """In base64, as it is, and in a form: the same prediction; what is no image is refused."""
+    opened, _, _ = exported
+    app = Endpoint(
+        "shop",
+        runtime.Predictor(opened),
+        Serve(auth="none"),
+        gate=None,
+        pages={},
+        counters=Counters(),
+        started=lambda: None,
+        stopped=lambda: None,
+    )
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            beside = "age" in [column.name for column in opened.manifest.schema.features]
+            one = {"photo": base64.b64encode(picture()).decode(), **({"age": 3} if beside else {})}
+            raw = {"content": picture(), "headers": {"content-type": "image/png"}}
+            form = {"data": {"age": "3"} if beside else {}, "files": {"photo": picture()}}
+            wrong = {**form, "files": {"photo": b"hello"}}
+            bodies = ({"json": {"rows": [one]}}, form, raw, wrong)
+            return [await client.post("/shop/predict", **body) for body in bodies]
+
+    written, form, raw, wrong = asyncio.run(ask())
+    assert written.status_code == form.status_code == 200
+    assert form.json() == written.json()
+    if len(opened.manifest.schema.features) == 1:
+        assert raw.json() == written.json()
+    else:  # an image alone has no age
+        assert (raw.status_code, raw.json()["error"]["where"]) == (422, "rows[0].age")
+    assert (wrong.status_code, wrong.json()["error"]["where"]) == (422, "rows[0].photo")
+
+
+def test_the_probe_of_a_bundle_has_images(exported):
+    opened, _, _ = exported
+    asked = probe.of(opened)
+    assert asked.columns["photo"].shape == (probe.COUNT, 6, 5, 3)
+    assert len({image.tobytes() for image in asked.columns["photo"]}) > probe.COUNT // 2
+    found = runtime.Predictor(opened).of_clean(asked.columns)
+    np.testing.assert_allclose(found, asked.outputs, atol=1e-5)
