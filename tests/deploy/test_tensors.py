@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import struct
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 
-from ray_pipeline.deploy import tensors
+from ray_pipeline.deploy import inference, tensors
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
@@ -147,6 +148,16 @@ def test_flagged_rows_are_counted(app, document):
 )
 def test_requests_that_are_wrong(app, document, change, length, status):
     assert infer(app, json.dumps({**document, **change}).encode(), length).status == status
+
+
+def test_vectors_are_one_tensor(classifier):
+    manifest = dataclasses.replace(classifier.bundle.manifest, task="retrieval", classes=None)
+    (told,) = inference.metadata(manifest)["outputs"]
+    asked = inference.Request(None, [], {told["name"]: False})
+    predictions = [{"vector": [0.6, 0.8, 0.0]}, {"vector": [0.0, 0.0, 1.0]}]
+    (made,) = json.loads(inference.answer(asked, predictions, manifest).body)["outputs"]
+    assert (made["name"], made["shape"]) == ("vector", [2, 3])
+    assert made["data"] == [0.6, 0.8, 0.0, 0.0, 0.0, 1.0]
 
 
 def test_bytes_that_no_input_takes(app, document):
