@@ -78,7 +78,6 @@ def _fields(body: bytes, boundary: bytes, kinds: Mapping[str, str]) -> Row:
     """A form's fields: files as base64, other columns as the kind that they have."""
     multipart = library("python_multipart", "media")
     found: Row = {}
-    ends: list[bool] = []
 
     def add(name: bytes | None, value: Any) -> None:
         column = _decoded(name or b"", "body")
@@ -102,7 +101,7 @@ def _fields(body: bytes, boundary: bytes, kinds: Mapping[str, str]) -> Row:
         parser.finalize()
     except multipart.exceptions.FormParserError as error:
         raise _malformed(str(error)) from error
-    if not ends:
+    if not boundary or b"--" + boundary + b"--" not in body:
         raise _malformed("it ends too early")
     return found
 
