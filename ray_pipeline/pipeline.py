@@ -27,10 +27,29 @@ from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
 from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import champion, choice, export, language_export, release
+from ray_pipeline.deploy import (
+    champion,
+    choice,
+    embedding_export,
+    engines,
+    export,
+    language_export,
+    release,
+)
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Data, Job, Train, Tune
-from ray_pipeline.model import bred, distill, evaluate, gates, prune, space, train, tune, zoo
+from ray_pipeline.model import (
+    bred,
+    distill,
+    evaluate,
+    gates,
+    negatives,
+    prune,
+    space,
+    train,
+    tune,
+    zoo,
+)
 from ray_pipeline.runs import Record, Run, Stage, Watcher
 from ray_pipeline.schema import Schema
 
@@ -44,6 +63,7 @@ STAGES = (
     "bias",
     "features",
     "store",
+    "negatives",
     "tune",
     "train",
     "prune",
@@ -52,6 +72,7 @@ STAGES = (
     "evaluate",
     "champion",
     "export",
+    "engines",
     "deploy",
 )
 
@@ -139,6 +160,8 @@ def path(run: Run) -> Iterator[Stage]:
         yield run.act("store", stores.write, *kept)
 
     code = zoo.code_digest(job)
+    if data.paired and job.model.contrastive.hard_negatives:
+        yield (prepared := run.stage("negatives", negatives.write, prepared, job.model))
     trained, training = yield from _trained(run, prepared, code)
     trained = yield from _smaller(run, trained, training, prepared, sides, schema)
     judged = yield from _judged(run, trained, prepared, sides, schema, depends=code)
@@ -154,7 +177,7 @@ def checked(job: Job, data: Data) -> tuple[Schema, Schema]:
             that are not there or do not suit it.
     """
     clean_schema, schema = _schemas(job, data)
-    evaluate.check(job.evaluate, schema)
+    evaluate.check(job.evaluate, schema, data.paired)
     features.check(data.features, history.extended(schema, data.history))
     balance.check(data.balance, schema)
     steps.check(data.clean, clean_schema)
@@ -276,13 +299,18 @@ def _deployed(
     endpoint."""
     job, record = run.job, run.record
     lineage = {stage.name: stage.digest for stage in run.stages}
-    if job.data.written:
+    if job.data.written and not job.data.paired:
         yield from _language(run, made, lineage)
         return
     compared = [stage.record["networks"] for stage in run.stages if stage.name == "compress"]
     forms = job.compress.without("prune", "distill")
     named = (job.name, forms, lineage, *at_serving, *compared)
-    yield (exported := run.stage("export", export.write, *made, *named))
+    writer = embedding_export.write if job.data.paired else export.write
+    yield (exported := run.stage("export", writer, *made, *named))
+    if job.serve.gpus and (kinds := engines.gpus()) and not job.data.paired:
+        batches = (job.serve.providers, job.serve.target_ongoing_requests, job.serve.max_rows)
+        asked = (exported, *made[:3], made[-1], *batches)
+        yield (exported := run.stage("engines", engines.write, *asked, depends=kinds))
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
     yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))

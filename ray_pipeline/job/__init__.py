@@ -116,9 +116,9 @@ class Job(Settings):
             )
         if self.data.written and self.data.paired != (self.model.name == "embedding"):
             raise ValueError(
-                "model.name: `embedding` reads both texts: `text: tokens` under "
-                "data.features.columns for the label and for a column besides, which is how "
-                "`language` does not"
+                "model.name: `embedding` needs `text: tokens` under data.features.columns both for "
+                "the label, which it finds, and for the text that it is found by; `language` for "
+                "one of the two"
             )
         if not self.data.written:
             return self
