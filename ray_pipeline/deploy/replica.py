@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -41,11 +42,15 @@ class Upkeep:
         self._name, self._counters = name, counters
         self._gate, self._keyring = gate, keyring_id
         self._board = board()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin, on the running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._forever())
+        loop = asyncio.get_running_loop()
+        # Apart: neither waits for what the other asks.
+        self._tasks = [
+            loop.create_task(self._each_second(do)) for do in (self._share, self._renewed)
+        ]
 
     def report(self) -> Any:
         """Report now, if there is something new: a reference to how many replicas do, or None."""
@@ -68,15 +73,22 @@ class Upkeep:
         if self._gate.tokens is not None:
             self._gate.tokens.refresh_if_due()
 
-    async def _forever(self) -> None:
+    async def _share(self) -> None:
+        """Report, and learn how many replicas share the keys' rates."""
+        reported = self.report()
+        if reported is not None and self._gate is not None:
+            self._gate.replicas = max(1, await reported)
+
+    async def _renewed(self) -> None:
+        await asyncio.to_thread(self.renew)
+
+    async def _each_second(self, do: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             try:
-                reported = self.report()
-                await asyncio.to_thread(self.renew)
-                if reported is not None and self._gate is not None:
-                    self._gate.replicas = max(1, await reported)
-            except ray.exceptions.RayError as error:  # of the cluster's own, which may recover
+                await do()
+            # A revoked key must not stay because the cluster did not answer once.
+            except Exception as error:  # noqa: BLE001 - logged, and tried again
                 _LOGGER.warning("upkeep of %s: %s", self._name, type(error).__name__)
 
 
