@@ -115,6 +115,11 @@ def _add_serving(command: Command) -> None:
     """What predicts, and what it runs on."""
     deploying = command(commands.deploy, "BUNDLE")
     deploying.add_argument("--name", help="the endpoint's name, if not the job's")
+    serving = command(commands.serve)
+    serving.add_argument("bundle", nargs="+", metavar="BUNDLE")
+    serving.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", help="set, say, port=8080"
+    )
     command(commands.endpoints)
     predicting = command(commands.predict, "BUNDLE", "INPUT")
     predicting.add_argument("--table", help="the table to read, if INPUT is a database's URL")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,6 +189,29 @@ def deploy(options: argparse.Namespace) -> None:
     cluster.connect()
     live = release.deploy(options.bundle, options.name or opened.manifest.name, Serve())
     _print(live, [live["endpoint"]], options.json)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve bundles until stopped; no job file is needed."""
+    from ray_pipeline import bundle, cluster, jobfile
+    from ray_pipeline.deploy import release
+
+    settings = jobfile.serving(options.set)
+    names = {path: bundle.opened(path).manifest.name for path in options.bundle}
+    found = cluster.record() or os.environ.get("RAY_ADDRESS")
+    stopped = threading.Event()
+    try:
+        cluster.connect()
+        # Ray has handlers of its own, which end the process at once.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        for path, name in names.items():
+            live = release.deploy(path, name, settings)
+            print(json.dumps(live) if options.json else live["endpoint"], flush=True)
+        stopped.wait()
+    finally:
+        if not found:  # a cluster that was there before goes on
+            cluster.down()
 
 
 def endpoints(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ray_pipeline.errors import JobError, UsageError
-from ray_pipeline.job import Features, Job, Label, Source
+from ray_pipeline.job import Features, Job, Label, Serve, Source
 
 Location = tuple[str | int, ...]
 
@@ -74,6 +74,28 @@ def source(url: str, **options: str | None) -> Source:
         said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise UsageError(said) from None
     return _placed(found, Path.cwd())
+
+
+def serving(overrides: Sequence[str]) -> Serve:
+    """The settings of an endpoint that has no job file: `serve` by assignments such as `port=8080`.
+
+    Raises:
+        JobError: an assignment is none, or a setting is not known or does not fit.
+    """
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Serve.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise JobError(
+            f"`{place}`: {first['msg']}",
+            where="--set",
+            expected="settings of a job's `serve` section",
+            hint="`ray-pipeline schema` describes them",
+        ) from error
 
 
 def json_schema() -> dict[str, Any]:
