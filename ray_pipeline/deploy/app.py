@@ -165,9 +165,9 @@ class Endpoint:
         try:
             response = await self._inferred(body, headers)
         except RequestError as error:
-            response = error_response(error)
+            response = error_response(error, path=inference.PATH)
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
-            response = failure_response(error, "infer")
+            response = failure_response(error, inference.PATH)
         self._counters.done(response.status, time.perf_counter() - started, response.rows)
         return response
 

@@ -86,14 +86,25 @@ def page_response(html: str) -> Response:
     return Response(200, html.encode(), headers)
 
 
-def error_response(error: RequestError, extra: tuple[Header, ...] = ()) -> Response:
-    """`{"error": {"code", "message", "where"}}` under the error's status."""
+def error_response(error: RequestError, extra: tuple[Header, ...] = (), path: str = "") -> Response:
+    """`{"error": {"code", "message", "where"}}` under the error's status.
+
+    Under a `path` of the Open Inference Protocol, `{"error": message, "code", "where"}`: its
+    clients take a text.
+    """
     message = f"{error.what}; expected {error.expected}" if error.expected else error.what
-    detail = {"code": error.code, "message": message, "where": error.where}
+    content = _told(error.code, message, error.where, path)
     headers: list[Header] = [_JSON, *PLAIN_HEADERS, *error.headers, *extra]
     if error.status in _UNREAD:
         headers.append((b"connection", b"close"))
-    return Response(error.status, encoded({"error": detail}), tuple(headers))
+    return Response(error.status, content, tuple(headers))
+
+
+def _told(code: str, message: str, where: str, path: str) -> bytes:
+    if path.startswith("/v2/"):
+        text = f"{where}: {message}" if where else message
+        return encoded({"error": text, "code": code, "where": where})
+    return encoded({"error": {"code": code, "message": message, "where": where}})
 
 
 def failure_response(error: Exception, path: str) -> Response:
@@ -107,12 +118,8 @@ def failure_response(error: Exception, path: str) -> Response:
     _LOGGER.error(
         "%s failed, id %s: %s\n  %s", path, number, type(error).__name__, "\n  ".join(places)
     )
-    detail = {
-        "code": "internal_error",
-        "message": f"the server failed; its log says more under {number}",
-        "where": "",
-    }
-    return Response(500, encoded({"error": detail}))
+    message = f"the server failed; its log says more under {number}"
+    return Response(500, _told("internal_error", message, "", path))
 
 
 def _places(error: BaseException) -> list[traceback.FrameSummary]:
@@ -138,7 +145,7 @@ def not_allowed(method: str, path: str, allowed: str) -> Response:
         where=path,
         expected=allowed,
     )
-    return error_response(error, ((b"allow", allowed.encode()),))
+    return error_response(error, ((b"allow", allowed.encode()),), path)
 
 
 async def body_of(scope: Scope, receive: Receive, max_bytes: int, within_s: float = 30.0) -> bytes:

@@ -50,7 +50,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         if wrong := _wrong_headers(scope["headers"]):
-            await error_response(wrong).send(send, head=scope["method"] == "HEAD")
+            answer = error_response(wrong, path=scope["path"])
+            await answer.send(send, head=scope["method"] == "HEAD")
             return
         scope["headers"] = [*scope["headers"], _NO_WATCH]
         refused = False
@@ -63,7 +64,7 @@ class Edge:
                 headers = list(message["headers"])
                 if any(value.startswith(_PLAIN) for _, value in headers):
                     refused = True
-                    await _refusal(message["status"], headers).send(send)
+                    await _refusal(message["status"], headers, scope["path"]).send(send)
                     return
             await send(message)
 
@@ -83,7 +84,7 @@ def _wrong_headers(headers: list[Header]) -> RequestError | None:
     return None
 
 
-def _refusal(status: int, headers: list[Header]) -> Response:
+def _refusal(status: int, headers: list[Header], path: str) -> Response:
     code, what = _KINDS[status]
     kept = tuple(h for h in headers if h[0].lower() in (b"retry-after", b"x-request-id"))
-    return error_response(RequestError(what, status=status, code=code), kept)
+    return error_response(RequestError(what, status=status, code=code), kept, path)

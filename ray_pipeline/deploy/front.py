@@ -76,7 +76,7 @@ class Front:
         try:
             response = await self._response(scope, receive)
         except RequestError as error:
-            response = error_response(error)
+            response = error_response(error, path=scope["path"])
         except ConnectionError:
             return None
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details

@@ -15,6 +15,7 @@ from ray_pipeline.deploy.asgi import Header, Response
 from ray_pipeline.deploy.protocol import Protocol, Rows, decoded
 from ray_pipeline.deploy.tensors import invalid
 
+PATH = "/v2/models/NAME/infer"
 DATATYPES = {
     **{"integer": "INT64", "number": "FP64", "boolean": "BOOL"},
     **{"category": "BYTES", "date": "BYTES", "text": "BYTES"},

@@ -160,6 +160,13 @@ def test_vectors_are_one_tensor(classifier):
     assert made["data"] == [0.6, 0.8, 0.0, 0.0, 0.0, 1.0]
 
 
+def test_errors_are_texts_as_the_protocol_has_them(app, document):
+    document = {**document, "outputs": [{"name": "other"}]}
+    told = json.loads(infer(app, json.dumps(document).encode()).body)
+    assert told["error"] == "outputs[0].name: expected one of label, probabilities"
+    assert (told["code"], told["where"]) == ("invalid_request", "outputs[0].name")
+
+
 def test_bytes_that_no_input_takes(app, document):
     head = json.dumps(document).encode()
     assert infer(app, head + b"more", len(head)).status == 422
