@@ -12,7 +12,7 @@ PORT ?= 8000
 SECONDS ?= 60
 # Two processes, each with a Ray cluster; much of a test's time is waiting for other processes. A
 # file's tests stay together, and one that crashes a process is tried in one more.
-TESTS ?= -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 2
+TESTS ?= -n 2 --no-loadscope-reorder --max-worker-restart 2
 
 demo: .venv/demo
 	$(BIN)/python jobs/fetch.py adult

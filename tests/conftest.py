@@ -1,51 +1,74 @@
 """One Ray cluster for the whole session: starting one takes seconds. And in what order and
-company files are tested, which is for `pytest -n 2 --dist loadgroup` (see the Makefile)."""
+company files are tested, which is for `pytest -n 2` (see the Makefile)."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import hypothesis
+import psutil
 import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
+    from sites import Site
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 # Small networks gain nothing by a second thread, and two test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+MARK = "TESTED_BY"
+"""A variable whose value tells the processes of one session of tests from all others."""
+
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
+SERVING = (
+    *("tests/deploy/test_release.py", "tests/deploy/test_site_security.py"),
+    *("tests/test_images_job.py", "tests/test_online_job.py"),
+)
+"""Files that use the same cluster that serves. The first expects no other endpoint on it."""
+BUNDLES = ("tests/deploy/",)
+"""Files that use the same small bundles."""
 SERVERS = ("tests/data/stores/", "tests/data/privacy/test_stored_people.py")
 """Files that use the same database servers, which are then started once."""
-FIRST = (
-    "tests/test_readme.py",
-    "tests/deploy/test_release.py",
-)
+WORKERS = ("tests/model/test_strategy", "tests/model/test_language.", "tests/model/test_embedding.")
+"""Files whose workers are forked from the same process, which has imported what is slow to."""
+FIRST = ("tests/test_readme.py", *SERVING, *BUNDLES)
 """What takes longest: begun last, it would keep one process busy while the other has nothing."""
 
 
 def group(file: str) -> str:
     """The tests that one process runs, one after the other: a file's, which share its fixtures."""
-    return "servers" if file.startswith(SERVERS) else file
+    together = {"serving": SERVING, "bundles": BUNDLES, "servers": SERVERS, "workers": WORKERS}
+    return next((name for name, files in together.items() if file.startswith(files)), file)
 
 
 def rank(file: str) -> int:
-    return FIRST.index(file) if file in FIRST else len(FIRST)
+    return next((at for at, name in enumerate(FIRST) if file.startswith(name)), len(FIRST))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    files = {item: item.path.relative_to(config.rootpath).as_posix() for item in items}
-    items.sort(key=lambda item: rank(files[item]))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(files[item])))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Hands groups of files to processes; `loadgroup` of pytest-xdist 3.8 does nothing on pytest
+    9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.partition("::")[0])
+
+    return ByGroup(config, log)
 
 
 def stopped_by_sigterm() -> None:
@@ -56,8 +79,30 @@ def stopped_by_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def pytest_sessionstart() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     stopped_by_sigterm()
+    if not hasattr(config, "workerinput"):
+        os.environ[MARK] = secrets.token_hex(8)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left of this session's servers and clusters, HAProxy included: a process that
+    crashed, or was not given the time, has not stopped those that it started."""
+    if hasattr(config, "workerinput"):
+        return
+    while left := [process for process in psutil.process_iter() if is_of_this_session(process)]:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+
+
+def is_of_this_session(process: psutil.Process) -> bool:
+    try:
+        ours = process.environ().get(MARK) == os.environ[MARK]
+        return ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +124,13 @@ def ray_cluster() -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A cluster that serves; the first command that needs it starts it."""
+    from sites import Site
+
+    made = Site(tmp_path_factory.mktemp("site"))
+    yield made
+    made.down()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import subprocess
-import sys
 
 import httpx
 import numpy as np
@@ -15,9 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-
-from ray_pipeline import cluster
-from ray_pipeline.deploy.ports import free_ports
 
 JOB = """
 name: shapes
@@ -52,35 +46,23 @@ def picture(shape: str, seed: int, form: str = "PNG") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The job's result, its folder, and the environment of its commands."""
+def ran(tmp_path_factory, site):
+    """The job's result, its folder, and where it answers."""
     folder = tmp_path_factory.mktemp("shapes")
     shapes = ["lying", "standing"] * 200
     pictures = [picture(shape, seed) for seed, shape in enumerate(shapes)]
     pictures[7] = pictures[7][:40]  # cut off
     pq.write_table(pa.table({"picture": pictures, "shape": shapes}), folder / "pictures.parquet")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_PIPELINE_HOME", str(folder / "home"))
-        plain = {key: text for key, text in os.environ.items() if not key.startswith("RAY_")}
-        environment = {**plain, "RAY_PIPELINE_HOME": str(folder / "home")}
-        (folder / "job.yaml").write_text(JOB.format(port=free_ports(1)[0]))
-        command = [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", "run", "job.yaml"]
-        try:
-            done = subprocess.run(
-                [*command, "--set", "data.clean.max_quarantined=0.01", "--json"],
-                cwd=folder, env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            yield json.loads(done.stdout.splitlines()[-1]), folder, environment
-        finally:
-            cluster.down()
+    (folder / "job.yaml").write_text(JOB.format(port=site.port))
+    broken = "data.clean.max_quarantined=0.01"
+    printed = site.command(folder, "run", "job.yaml", "--set", broken, "--json")
+    return json.loads(printed.splitlines()[-1]), folder, site
 
 
 def asked(ran, *contents: bytes | None) -> httpx.Response:
     rows = [{"picture": c and base64.b64encode(c).decode()} for c in contents]
-    result, folder, _ = ran
-    key = (folder / "home" / "key").read_text().strip()
-    return httpx.post(result["endpoint"], json={"rows": rows}, headers={"X-API-Key": key})
+    result, _, site = ran
+    return httpx.post(result["endpoint"], json={"rows": rows}, headers={"X-API-Key": site.key})
 
 
 def test_the_broken_picture_is_set_aside_and_the_rest_learned_from(ran):
@@ -113,17 +95,12 @@ def test_the_example_that_is_shown_is_answered(ran):
 
 
 def test_files_are_predicted_in_bulk_as_the_endpoint_does(ran):
-    result, folder, environment = ran
+    result, folder, site = ran
     wanted = ["lying", "standing", "standing"]
     contents = [picture(shape, 800 + i) for i, shape in enumerate(wanted)]
     table = pa.table({"picture": [*contents, b"no picture"]})
     pq.write_table(table, folder / "new.parquet")
-    command = [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", "predict"]
-    done = subprocess.run(
-        [*command, result["bundle"], "new.parquet", "-o", "out.parquet"],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    site.command(folder, "predict", result["bundle"], "new.parquet", "-o", "out.parquet")
     found = pq.read_table(folder / "out.parquet")
     assert found["prediction"].to_pylist() == wanted
     answers = asked(ran, *contents).json()["predictions"]

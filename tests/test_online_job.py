@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import servers
-from deploy.test_release import Site
-
-from ray_pipeline import cluster
 
 JOB = """
 name: churn
@@ -70,34 +64,14 @@ def written(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(tmp_path_factory, site):
     """The job's result, its folder, and where it answers."""
     folder = tmp_path_factory.mktemp("online")
     written(folder)
-    with (
-        servers.redis(tmp_path_factory.mktemp("redis")) as redis,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("RAY_PIPELINE_HOME", str(folder / "home"))
-        patch.setenv("REDIS_PASSWORD", servers.PASSWORD)
-        site = Site(folder / "home")
+    with servers.redis(tmp_path_factory.mktemp("redis")) as redis:
         url = f"redis://127.0.0.1:{redis.port}/0"
         (folder / "job.yaml").write_text(JOB.format(redis=url, port=site.port))
-        command = [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", "run", "job.yaml"]
-        environment = {**site.environment, "REDIS_PASSWORD": servers.PASSWORD}
-        try:
-            done = subprocess.run(
-                [*command, "--json"],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            yield json.loads(done.stdout), folder, site
-        finally:
-            cluster.down()
+        yield json.loads(site.command(folder, "run", "job.yaml", "--json")), folder, site
 
 
 def asked(ran, **row):
@@ -131,4 +105,4 @@ def test_no_password_is_kept(ran):
     for path in (ran[1] / "storage").rglob("*"):
         if path.is_file() and path.stat().st_size < 5_000_000:
             assert servers.PASSWORD.encode() not in path.read_bytes(), path
-    assert os.environ["REDIS_PASSWORD"] == servers.PASSWORD
+    assert ran[2].environment["REDIS_PASSWORD"] == servers.PASSWORD

@@ -3,23 +3,20 @@ given."""
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import tiny_encoder
 import tiny_pairs
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 from upath import UPath
+from worker_group import by_workers
 
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data.compiled import compiled_arrow
@@ -30,9 +27,8 @@ from ray_pipeline.errors import JobError
 from ray_pipeline.job import Features, Model, Train
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.job.model import Contrastive, Lora
-from ray_pipeline.model import contrastive, loop, negatives, strategy, train, zoo
+from ray_pipeline.model import contrastive, loop, negatives, strategy, zoo
 from ray_pipeline.model import retrieval_judgement as judged
-from ray_pipeline.model.environment import variables
 from ray_pipeline.model.feed import MemoryFeed, Place
 from ray_pipeline.schema import Column, Schema
 
@@ -268,13 +264,12 @@ def learned(statistics, name, model, settings, place):
     network = built(statistics, model)
     engine = strategy.prepared(network, settings, name.split()[0], CPU, feed.share)
     loss = loop.train_epoch(engine, feed, settings, statistics, 0)
-    return loss, {key: value.numpy() for key, value in engine.weights().items()}
+    return loss, engine.weights()
 
 
-def by_every_strategy(config):
-    context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size(), CPU, TRAIN.seed)
-    of_pairs, of_classes = map(Statistics.model_validate_json, config["statistics"])
+def by_every_strategy(statistics):
+    place = Place(dist.get_rank(), dist.get_world_size(), CPU, TRAIN.seed)
+    of_pairs, of_classes = map(Statistics.model_validate_json, statistics)
     return {
         name: learned(of_classes if "classes" in name else of_pairs, name, *case, place)
         for name, case in CASES.items()
@@ -282,18 +277,10 @@ def by_every_strategy(config):
 
 
 @pytest.fixture(scope="module")
-def shared(ray_cluster, statistics, classes, tmp_path_factory):
+def shared(statistics, classes, tmp_path_factory):
     """What two workers come to, by strategy."""
-    for module in (sys.modules[__name__], tiny_pairs, tiny_encoder):  # workers do not see tests
-        ray.cloudpickle.register_pickle_by_value(module)
-    trainer = TorchTrainer(
-        by_every_strategy,
-        train_loop_config={"statistics": [s.model_dump_json() for s in (statistics, classes)]},
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(storage_path=str(tmp_path_factory.mktemp("ray"))),
-    )
-    with variables(train.PROMPT):
-        return trainer.fit().return_value
+    both = [each.model_dump_json() for each in (statistics, classes)]
+    return by_workers(2, tmp_path_factory.mktemp("workers"), by_every_strategy, both)
 
 
 @pytest.mark.parametrize("case", CASES)

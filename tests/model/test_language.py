@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 import tiny_language
 import torch
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+import torch.distributed as dist
 from transformers import AutoModelForCausalLM
+from worker_group import by_workers
 
 from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.encoders import chat
@@ -19,8 +16,7 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Features, Model, Train
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.job.model import Lora
-from ray_pipeline.model import batches, language_metrics, loop, strategy, train, zoo
-from ray_pipeline.model.environment import variables
+from ray_pipeline.model import batches, language_metrics, loop, strategy, zoo
 from ray_pipeline.model.feed import MemoryFeed, Place
 from ray_pipeline.model.language_judgement import token_sums
 from ray_pipeline.schema import Column, Schema
@@ -120,29 +116,20 @@ def learned(statistics, name, model, place, settings=TRAIN):
     loss = loop.train_epoch(engine, feed, settings, statistics, 0)
     found = loop.validate(engine, feed, statistics, network)
     losses = [loss, found["validation_loss"], found["score"]]
-    return losses, {key: value.numpy() for key, value in engine.weights().items()}
+    return losses, engine.weights()
 
 
-def by_every_strategy(config):
-    context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size(), CPU, TRAIN.seed)
-    statistics = Statistics.model_validate_json(config["statistics"])
+def by_every_strategy(statistics):
+    place = Place(dist.get_rank(), dist.get_world_size(), CPU, TRAIN.seed)
+    statistics = Statistics.model_validate_json(statistics)
     return {name: learned(statistics, name, model, place) for name, model in SHARED.items()}
 
 
 @pytest.fixture(scope="module")
-def shared(ray_cluster, statistics, tmp_path_factory):
+def shared(statistics, tmp_path_factory):
     """What two workers come to, by strategy."""
-    for module in (sys.modules[__name__], tiny_language):  # workers do not see the test folders
-        ray.cloudpickle.register_pickle_by_value(module)
-    trainer = TorchTrainer(
-        by_every_strategy,
-        train_loop_config={"statistics": statistics.model_dump_json()},
-        scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(storage_path=str(tmp_path_factory.mktemp("ray"))),
-    )
-    with variables(train.PROMPT):
-        return trainer.fit().return_value
+    folder = tmp_path_factory.mktemp("workers")
+    return by_workers(2, folder, by_every_strategy, statistics.model_dump_json())
 
 
 @pytest.fixture(scope="module")
