@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import prepared_rows
 import pytest
+import ray.train
 import torch
+from torch import nn
 from upath import UPath
 
 from ray_pipeline.job import Model, Train
@@ -21,65 +23,109 @@ MODEL = Model(width=16, dropout=0.0, frequencies=4)
 SETTINGS = Train(feed="memory", epochs=2, batch_size=8, learning_rate=2e-3)
 SAME = 1e-4
 """What sums in another order make of a validation loss in some hundred steps."""
+ROOM = 3.0
+"""CPUs of a worker: one finds room on a machine of the tests' cluster, two do not."""
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    return prepared_rows.written(UPath(tmp_path_factory.mktemp("rows") / "f"), rows=4000)
+    return prepared_rows.written(UPath(tmp_path_factory.mktemp("rows") / "f"), rows=1600)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(features, tmp_path_factory, ray_cluster):
     """What one process makes of the rows."""
-    return trained(features, SETTINGS.model_copy(update={"workers": 0}), tmp_path_factory)
+    out = UPath(tmp_path_factory.mktemp("out"))
+    return trained(features, SETTINGS.model_copy(update={"workers": 0}), out)
 
 
-def trained(features, settings, factory):
-    out = UPath(factory.mktemp("out"))
+def trained(features, settings, out, **options):
     (out / "work").mkdir()
-    return train.write(features, MODEL, settings, out, work=out / "work", progress=lambda e: None)
+    options = {"progress": lambda event: None, **options}
+    return train.write(features, MODEL, settings, out, work=out / "work", **options)
 
 
-def killed_in_its_second_epoch(work: Path) -> None:
-    """SIGKILL to a worker of this process's cluster, when it is in the midst of an epoch."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        state = checkpoints.loaded(UPath(work))
-        if state is not None and len(state["history"]) == 1 and state["step"] > 0:
-            os.kill(workers_of_this_process()[-1], signal.SIGKILL)
-            return
-        time.sleep(0.005)
+def when_written(
+    work: UPath, epochs: int, steps: int, act: Callable[[], None]
+) -> Callable[[nn.Module], None]:
+    """A beginning that has each worker call `act` before a step, while the last checkpoint is the
+    one of so many whole epochs, and steps of the next."""
 
+    def before_a_step(network: nn.Module, inputs: object) -> None:
+        state = checkpoints.loaded(work)
+        if state is not None and (len(state["history"]), state["step"]) == (epochs, steps):
+            act()
 
-def workers_of_this_process() -> list[int]:
-    """The training processes below the raylet that this process started."""
-    parents, named = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            if b"RayTrainWorker" in (folder / "cmdline").read_bytes():
-                named.append(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-    return [pid for pid in named if parents.get(parents[pid]) == os.getpid()]
+    def begin(network: nn.Module) -> None:
+        network.register_forward_pre_hook(before_a_step)
+
+    return begin
 
 
 def test_a_worker_that_is_killed_in_an_epoch_is_replaced(features, undisturbed, tmp_path):
     settings = SETTINGS.model_copy(update={"workers": 2, "checkpoint_every": 50})
-    out, work = UPath(tmp_path), tmp_path / "work"
-    work.mkdir()
-    killer = threading.Thread(target=killed_in_its_second_epoch, args=[work])
-    killer.start()
+    killed = tmp_path / "killed"
+
+    def kill() -> None:
+        if ray.train.get_context().get_world_rank() == 1 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
     events: list[dict[str, object]] = []
-    record = train.write(features, MODEL, settings, out, work=UPath(work), progress=events.append)
-    killer.join()
+    begin = when_written(UPath(tmp_path / "work"), 1, 50, kill)
+    record = trained(features, settings, UPath(tmp_path), progress=events.append, begin=begin)
+    assert killed.exists()
     assert record["workers"] == 2
     assert [event["epoch"] for event in events] == [1, 2]
-    assert record["resumed_after"] == 1
-    assert record["resumed_step"] > 0
-    assert record["resumed_step"] % 50 == 0
+    assert (record["resumed_after"], record["resumed_step"]) == (1, 50)
+    assert record["validation_loss"] == pytest.approx(undisturbed["validation_loss"], abs=SAME)
+    assert record["score"] == pytest.approx(undisturbed["score"], abs=0.002)
+
+
+@pytest.fixture
+def machines(ray_cluster):
+    """Two machines by their id, each with room for one worker, as there is on the first."""
+    beside = {node.node_id: node for node in (ray_cluster.add_node(num_cpus=ROOM) for _ in "ab")}
+    yield beside
+    for node in beside.values():
+        ray_cluster.remove_node(node)
+
+
+def test_a_machine_that_is_lost_is_done_without(
+    features, undisturbed, tmp_path, ray_cluster, machines
+):
+    """The workers wait at a checkpoint until it is gone: nothing depends on who is faster."""
+    lost, ended = tmp_path / "lost", threading.Event()
+
+    def wait() -> None:
+        (tmp_path / ray.get_runtime_context().get_node_id()).touch()
+        while not lost.exists():
+            time.sleep(0.01)
+
+    def lose() -> None:
+        """Take away a machine that a worker is on, as a power cut would."""
+        try:
+            while not (used := [id_ for id_ in machines if (tmp_path / id_).exists()]):
+                if ended.wait(0.01):
+                    return
+            ray_cluster.remove_node(machines.pop(used[0]), allow_graceful=False)
+        finally:
+            lost.touch()
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    try:
+        begin = when_written(UPath(tmp_path / "work"), 1, 50, wait)
+        changed = {"workers": 2, "cpus": ROOM, "checkpoint_every": 50}
+        settings = SETTINGS.model_copy(update=changed)
+        record = trained(features, settings, UPath(tmp_path), begin=begin)
+    finally:
+        ended.set()
+        losing.join()
+    assert len(machines) == 1
+    assert record["workers"] == 2
+    # From where it was, or later, if Ray lost it once more while it was finding out.
+    assert (record["resumed_after"], record["resumed_step"]) >= (1, 50)
     assert record["validation_loss"] == pytest.approx(undisturbed["validation_loss"], abs=SAME)
     assert record["score"] == pytest.approx(undisturbed["score"], abs=0.002)
 
