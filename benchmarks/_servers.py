@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import Any
 
+import _rivals
 import numpy as np
 
 KINDS = {
@@ -18,6 +19,8 @@ KINDS = {
     "serve_default": "Ray Serve + FastAPI, room for 100 requests",
     "serve_bare": "Ray Serve + FastAPI, every default",
     "fastapi_onnx": "FastAPI + uvicorn + ONNX Runtime",
+    "fastapi_torch": "FastAPI + uvicorn + torch",
+    "litserve": "LitServe + ONNX Runtime",
     "raw_asgi": "our ASGI app + uvicorn, no Ray",
 }
 
@@ -30,6 +33,8 @@ def main() -> None:
         "serve_default": lambda: serve_default(bundle, int(port), key, max_ongoing_requests=100),
         "serve_bare": lambda: serve_default(bundle, int(port), key),
         "fastapi_onnx": lambda: uvicorn_server(fastapi_app(bundle, key), int(port)),
+        "fastapi_torch": lambda: uvicorn_server(_rivals.fastapi_torch(bundle, key), int(port)),
+        "litserve": lambda: litserve(bundle, int(port), key),
         "raw_asgi": lambda: uvicorn_server(raw_asgi_app(bundle, key), int(port)),
     }[kind]()
 
@@ -52,6 +57,12 @@ def ours(bundle: str, port: int, key: str, replicas: int) -> None:
         until_told()
     finally:
         cluster.down()
+
+
+def litserve(bundle: str, port: int, key: str) -> None:
+    import _litserve  # its library is an extra
+
+    _litserve.serve(bundle, port, key, until_told)
 
 
 def fastapi_app(bundle: str, key: str) -> Any:

@@ -137,8 +137,8 @@ def test_the_open_inference_protocol_takes_them_too():
             },
         ]
     }
-    _, rows = inference.request(json.dumps(request).encode(), PROTOCOL)
-    assert (PROTOCOL.columns(rows)["photo"][0] == pixels(picture(), (6, 5, 3))).all()
+    found = inference.request(json.dumps(request).encode(), [], PROTOCOL, manifest())
+    assert (PROTOCOL.columns(found.rows)["photo"][0] == pixels(picture(), (6, 5, 3))).all()
 
 
 def manifest(image: ImageStatistics | None = IMAGE) -> Manifest:
