@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +22,10 @@ _JSON_TYPES: dict[str, list[str]] = {
     "text": ["string", "null"],
     "image": ["string", "null"],
 }
-_FLOAT = sys.float_info.max
 _BOUNDS: dict[str, dict[str, Any]] = {
     "integer": {"minimum": -(2**63), "maximum": 2**63 - 1},
-    **{kind: {"minimum": -_FLOAT, "maximum": _FLOAT} for kind in ("number", "category", "date")},
+    # Not a minimum and maximum: a decimal a little beyond the largest double is rounded to it.
+    **{kind: {"format": "double"} for kind in ("number", "category", "date")},
 }
 _MEANINGS = {
     "date": "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; ",
