@@ -176,7 +176,7 @@ async def body_of(scope: Scope, receive: Receive, max_bytes: int, within_s: floa
         late = True
         task.cancel()
 
-    # asyncio.timeout does the same at four times the cost, which each request would pay.
+    # asyncio.timeout does the same at three times the cost, which each request would pay.
     timer = asyncio.get_running_loop().call_later(within_s, give_up)
     try:
         return await _received(receive, max_bytes)
