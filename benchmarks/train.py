@@ -51,7 +51,7 @@ class Case:
 
 
 CASES = {
-    "mlp": Case("income.yaml", rows=30_000, copies=2, held_out=4000, epochs=5),
+    "mlp": Case("income.yaml", rows=30_000, copies=2, held_out=4000, epochs=4),
     "minilm": Case("reviews_encoder.yaml", rows=256, copies=1, held_out=32, epochs=3),
     "cnn": Case("fashion.yaml", rows=3840, copies=1, held_out=384, epochs=4),
 }

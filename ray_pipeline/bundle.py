@@ -86,8 +86,8 @@ class Bundle:
 
     @property
     def model(self) -> Path:
-        """The ONNX graph: raw columns in, probabilities (a value, a vector) out. Of a language model its
-        weights, in a folder as the Hugging Face libraries want it."""
+        """The ONNX graph: raw columns in, probabilities (a value, a vector) out. Of a language
+        model its weights, in a folder as the Hugging Face libraries want it."""
         return self.path / self.manifest.model_file
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from upath import UPath
 
@@ -65,18 +67,24 @@ def room(where: UPath) -> Iterator[None]:
 
 def write_whole(path: UPath, content: bytes) -> None:
     """Replace a file: a reader finds the old content or the new, never a part."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: UPath) -> Iterator[BinaryIO]:
+    """A file to write to, which replaces `path` in one step when the block has ended well."""
     with room(path):
-        _replaced(path, content)
-
-
-def _replaced(path: UPath, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.protocol in LOCAL:
-        beside = path.parent / f".{path.name}.{os.getpid()}"
-        beside.write_bytes(content)
-        Path(str(beside)).replace(str(path))
-    else:
-        path.write_bytes(content)  # object stores put a whole object or none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.protocol in LOCAL:
+            beside = Path(str(path.parent), f".{path.name}.{os.getpid()}")
+            with beside.open("wb") as file:
+                yield file
+            beside.replace(str(path))
+        else:
+            buffer = io.BytesIO()
+            yield buffer
+            path.write_bytes(buffer.getvalue())  # object stores put a whole object or none
 
 
 def clear(path: UPath, keep: str = "") -> None:

@@ -28,8 +28,8 @@ PADDING = -1
 
 def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     """A prepared table's columns: `numbers` [N, F] float32, `categories` [N, C] int32, `tokens`
-    and the other LISTS [N, T] int32, each padded to its longest, `image` [N, H, W, C] uint8, `label` [N] and
-    `weight` [N].
+    and the other LISTS [N, T] int32, each padded to its longest, `image` [N, H, W, C] uint8,
+    `label` [N] and `weight` [N].
 
     Those that the table lacks are left out; but where it has neither tokens nor an image, or has
     one of numbers and categories, an absent one of these is a matrix of no width.

@@ -19,7 +19,7 @@ from torch import Tensor
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import JobError, PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
-from ray_pipeline.model import checkpoints, loop, trees
+from ray_pipeline.model import checkpoints, loop, trees, worker
 from ray_pipeline.model.feed import Matrices, dataset, matrices
 
 if TYPE_CHECKING:
@@ -148,11 +148,11 @@ def ranks_of(statistics: Statistics, rows: Matrices) -> NDArray[np.float32]:
     return trees.ranked(rows["categories"], rows["label"], statistics.category_sizes, classes)
 
 
-def work(config: dict[str, loop.Setup]) -> Record:
+def work(config: dict[str, worker.Setup]) -> Record:
     """Grow trees in this worker until the epochs are over or the validation loss stops falling.
 
     Rank 0 leaves what the best epoch had grown. There is no checkpoint before: trees are quick,
-    and an interrupted training begins anew. An error of our own is returned, as by `loop.work`.
+    and an interrupted training begins anew. An error of our own is returned, as by `worker.work`.
     """
     try:
         return _grown(config["setup"])
@@ -160,7 +160,7 @@ def work(config: dict[str, loop.Setup]) -> Record:
         return {"error": error}
 
 
-def _grown(setup: loop.Setup) -> Record:
+def _grown(setup: worker.Setup) -> Record:
     from ray.train import get_context, report
     from ray.train.lightgbm import get_network_params
 
@@ -209,10 +209,10 @@ def _grown(setup: loop.Setup) -> Record:
     }
 
 
-def _rows(setup: loop.Setup, rank: int, world: int) -> tuple[Matrices, Matrices, Matrices]:
+def _rows(setup: worker.Setup, rank: int, world: int) -> tuple[Matrices, Matrices, Matrices]:
     """A worker's training rows, what the ranks are made of, and all validation rows."""
     if setup.feed == "memory":
-        data = loop.held(setup)
+        data = worker.held(setup)
         own = {name: values[rank::world] for name, values in data["train"].items()}
         return own, data["train"], data["validation"]
     found = dataset(setup.features / "train")

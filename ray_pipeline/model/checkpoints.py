@@ -19,9 +19,8 @@ LOOK_S = 2.0
 
 def save(folder: UPath, state: Record) -> None:
     """Replace the folder's checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    files.write_whole(folder / CHECKPOINT, buffer.getvalue())
+    with files.replacing(folder / CHECKPOINT) as file:
+        torch.save(state, file)
 
 
 def loaded(folder: UPath) -> Record | None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import torch
 from torch import Tensor
@@ -24,9 +23,6 @@ from ray_pipeline.errors import TrainingError
 from ray_pipeline.model.batches import CHUNK, POOL, bucketed, chunks, lengths, trimmed
 
 __all__ = ["Feed", "Matrices", "MemoryFeed", "Place", "Rows", "StreamFeed", "dataset", "matrices"]
-
-SHUFFLE_BATCHES = 32
-"""Batches that a streamed row is shuffled among."""
 
 
 class Rows(NamedTuple):
@@ -104,15 +100,9 @@ class MemoryFeed:
         width = self.share * self.place.world
         if self.lengths is not None:
             order = bucketed(order, self.lengths, width, generator)
-        inputs, label, weight = self.train
         for step in range(start, self.steps):
             first = step * width + self.place.rank * self.share
-            index = order[first : first + self.share]
-            yield Rows(
-                trimmed({name: part.index_select(0, index) for name, part in inputs.items()}),
-                label.index_select(0, index),
-                None if weight is None else weight.index_select(0, index),
-            )
+            yield taken(self.train, order[first : first + self.share])
 
     def validation(self) -> Iterator[Rows]:
         yield from _chunked(self.held_out)
@@ -120,7 +110,10 @@ class MemoryFeed:
 
 class StreamFeed:
     """Parquet files that are read again each epoch: Ray Data's shard for training, the worker's
-    own row groups for validation (an equal split would drop rows)."""
+    own row groups for validation (an equal split would drop rows).
+
+    A row is mixed among those of POOL batches. Rows left over at the end of an epoch are few.
+    """
 
     def __init__(self, shard: Any, features: UPath, batch_size: int, place: Place) -> None:
         self.shard, self.features, self.place = shard, features, place
@@ -128,17 +121,12 @@ class StreamFeed:
         self.share, self.steps = _shared(total, batch_size, place.world)
 
     def training(self, epoch: int, start: int = 0) -> Iterator[Rows]:
-        batches = self.shard.iter_batches(
-            batch_size=self.share,
-            batch_format="pyarrow",
-            drop_last=True,
-            local_shuffle_buffer_size=SHUFFLE_BATCHES * self.share,
-            local_shuffle_seed=self.place.seed * 1_000_003 + epoch,
-        )
-        if "tokens" in dataset(self.features / "train").schema.names:
-            batches = _bucketed(batches, self.share, epoch)
-        for table in itertools.islice(batches, start, self.steps):
-            yield rows(matrices(table)).to(self.place.device)
+        generator = torch.Generator().manual_seed(self.place.seed * 1_000_003 + epoch)
+        pools = self.shard.iter_batches(batch_size=POOL * self.share, batch_format="pyarrow")
+        mixed = (_mixed(rows(matrices(pool)), self.share, generator) for pool in pools)
+        batches = itertools.chain.from_iterable(mixed)
+        for batch in itertools.islice(batches, start, self.steps):
+            yield batch.to(self.place.device)
 
     def validation(self) -> Iterator[Rows]:
         groups = [
@@ -174,16 +162,24 @@ def _chunked(held_out: Rows) -> Iterator[Rows]:
         yield Rows(inputs, held_out.label[places])
 
 
-def _bucketed(batches: Iterable[pa.Table], size: int, seed: int) -> Iterator[pa.Table]:
-    """Tables of `size` rows with texts of about one length in each, from a pool of such tables."""
-    generator = torch.Generator().manual_seed(seed)
-    stream = iter(batches)
-    while pool := list(itertools.islice(stream, POOL)):
-        table = pa.concat_tables(pool)
-        length = torch.tensor(pc.list_value_length(table["tokens"]).to_numpy())
-        order = bucketed(torch.arange(len(table)), length, size, generator).numpy()
-        for start in range(0, len(order), size):
-            yield table.take(order[start : start + size])
+def taken(held: Rows, index: Tensor) -> Rows:
+    """The rows at some places, texts cut to the longest among them."""
+    batch = held.mapped(lambda part: part.index_select(0, index))
+    return batch._replace(inputs=trimmed(batch.inputs))
+
+
+def _mixed(pool: Rows, size: int, generator: torch.Generator) -> Iterator[Rows]:
+    """A pool's rows in batches of `size`, in an order drawn, texts among others of their length.
+
+    Rows are mixed here, not by Ray Data: it would take them from its buffer a batch at a time,
+    column by column, which costs more than a small network's whole step.
+    """
+    order = torch.randperm(len(pool.label), generator=generator)
+    if "tokens" in pool.inputs:
+        order = bucketed(order, lengths(pool.inputs["tokens"]), size, generator)
+    for index in torch.split(order, size):
+        if len(index) == size:
+            yield taken(pool, index)
 
 
 def _shared(total: int, batch_size: int, world: int) -> tuple[int, int]:

@@ -1,49 +1,26 @@
-"""The training loop: what one worker does, alone or among others."""
+"""The training loop: an epoch of steps, its validation, and what a history of epochs says."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
-import ray
 import torch
 from torch import Tensor, nn
 from upath import UPath
 
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.errors import PipelineError, TrainingError
-from ray_pipeline.job import Model, Train
-from ray_pipeline.model import checkpoints, memory, strategy, zoo
+from ray_pipeline.errors import TrainingError
+from ray_pipeline.job import Train
+from ray_pipeline.model import strategy, zoo
 from ray_pipeline.model.augment import changed
-from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place, StreamFeed
-from ray_pipeline.model.losses import Taught, Teacher, loss_of, part_loss, parts, standardised
+from ray_pipeline.model.feed import Feed, Place
+from ray_pipeline.model.losses import Taught, loss_of, part_loss, parts, standardised
 from ray_pipeline.model.schedule import rate_factor
 from ray_pipeline.model.strategy import Engine
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that a worker needs to know; it is pickled to worker processes."""
-
-    model: Model
-    train: Train
-    statistics: Statistics
-    features: UPath
-    feed: Literal["memory", "stream"]
-    data: Any  # {"train": Matrices, "validation": Matrices}, or a reference to it; None to stream
-    work: UPath
-    log_dir: UPath | None
-    report: Callable[[Record], None]
-    begin: Callable[[nn.Module], None] | None = None
-    """What is done to the fresh network, say to give it another's weights."""
-    teacher: Teacher | None = None
-    """A network whose word counts besides the labels."""
 
 
 def inputs(statistics: Statistics) -> zoo.Inputs:
@@ -57,120 +34,6 @@ def inputs(statistics: Statistics) -> zoo.Inputs:
         image=statistics.image,
         tokens=tokens and tokens.model_copy(update={"tokenizer": ""}),
     )
-
-
-def work(config: dict[str, Setup]) -> Record:
-    """Train in this worker until the epochs are over or the validation loss stops falling.
-
-    Rank 0 leaves a checkpoint after each epoch; where one is found, training goes on from it.
-    An error of our own is returned, not raised: Ray would otherwise start the workers again.
-    """
-    try:
-        return _trained(config["setup"])
-    except PipelineError as error:
-        return {"error": error}
-
-
-def _trained(setup: Setup) -> Record:
-    from ray.train import get_context, report
-    from ray.train.torch import get_device
-
-    context, train = get_context(), setup.train
-    rank, world = context.get_world_rank(), context.get_world_size()
-    feed = _feed(setup, Place(rank, world, get_device(), train.seed))
-    state = checkpoints.loaded(setup.work) or {}
-    network, engine, name = _engine(setup, feed, state)
-    history: list[Record] = state.get("history", [])
-    begun_with, begun_step = len(history), state.get("step", 0)
-    log = logger(setup.log_dir if rank == 0 else None, begun_with)
-    notice = checkpoints.Notice()
-    taught = setup.teacher.opened(feed.place.device) if setup.teacher else None
-
-    def keep(step: int, loss: float) -> None:
-        """Rank 0 writes what a restart needs; `step` steps of the next epoch are done."""
-        weights, optimizer = engine.weights(), engine.optimizer_state()
-        if step == 0 and best_epoch(history) == len(history) - 1:
-            state["best"] = weights
-        state.update(history=history, weights=weights, optimizer=optimizer, step=step, loss=loss)
-        if rank == 0:
-            checkpoints.save(setup.work, state)
-
-    def stepped(step: int, total: Tensor) -> bool:
-        due = train.checkpoint_every is not None and step % train.checkpoint_every == 0
-        due |= notice.came()
-        if due:
-            keep(step, float(strategy.summed(total.clone())) / world)
-        return due
-
-    while len(history) < train.epochs and not stale(history, train.patience):
-        begun = time.monotonic()
-        part_done = (state.get("step", 0), state.get("loss", 0.0))
-        loss = train_epoch(
-            engine,
-            feed,
-            train,
-            setup.statistics,
-            len(history),
-            part_done=part_done,
-            kept=stepped,
-            taught=taught,
-        )
-        measures = {"train_loss": loss, **validate(engine, feed, setup.statistics, network)}
-        seconds = round(time.monotonic() - begun, 4)
-        place = {"epoch": len(history) + 1, "epochs": train.epochs}
-        history.append({**place, **measures, "seconds": seconds})
-        keep(0, 0.0)
-        if rank == 0:
-            log(history[-1])
-            setup.report(history[-1])
-        report(measures)
-    return {
-        "strategy": name,
-        "workers": world,
-        "device": feed.place.device.type,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "resumed_after": begun_with,
-        "resumed_step": begun_step,
-        "steps": feed.steps,
-    }
-
-
-def _engine(setup: Setup, feed: Feed, state: Record) -> tuple[nn.Module, Engine, str]:
-    """The network, with the weights of the checkpoint `state` if it has any, its engine, and the
-    strategy's name."""
-    from ray.train.collective import broadcast_from_rank_zero
-
-    train, place = setup.train, feed.place
-    torch.manual_seed(train.seed)
-    network = zoo.build(setup.model, inputs(setup.statistics))
-    if setup.begin is not None:
-        setup.begin(network)
-    name = broadcast_from_rank_zero(_strategy(setup, network, feed))
-    if state:
-        network.load_state_dict(state["weights"])
-    engine = strategy.prepared(network, train, name, place.device, feed.share)
-    if state:
-        engine.restore(state["optimizer"])
-    return network, engine, name
-
-
-def _strategy(setup: Setup, network: nn.Module, feed: Feed) -> str:
-    """The strategy's name; under `auto` a few rows are run through the network, if it is shared."""
-    from ray.train import get_context
-
-    place, train = feed.place, setup.train
-    if train.strategy != "auto":
-        return train.strategy
-    if place.world < 2:
-        return "ddp"
-    batch = next(feed.training(0)).to(torch.device("cpu"))
-
-    def loss(rows: int) -> Tensor:
-        few = batch.mapped(itemgetter(slice(rows)))
-        return part_loss(few, setup.statistics)(network, few)
-
-    available = memory.available(place.device, get_context().get_local_world_size())
-    return strategy.chosen(train, memory.shape(network, loss), place.world, feed.share, available)
 
 
 def train_epoch(
@@ -268,20 +131,6 @@ def error_line(traceback: str) -> str:
     """The line of a traceback's text that says what went wrong: the last that is not indented."""
     lines = [line for line in traceback.splitlines() if line.strip() and not line[0].isspace()]
     return lines[-1].removeprefix("ray_pipeline.errors.") if lines else ""
-
-
-def _feed(setup: Setup, place: Place) -> Feed:
-    size = setup.train.batch_size
-    if setup.feed == "stream":
-        return StreamFeed(ray.train.get_dataset_shard("train"), setup.features, size, place)
-    data = held(setup)
-    return MemoryFeed(data["train"], data["validation"], size, place)
-
-
-def held(setup: Setup) -> dict[str, Matrices]:
-    """The prepared rows of both sides, which are shared by the processes of a machine."""
-    data = ray.get(setup.data) if isinstance(setup.data, ray.ObjectRef) else setup.data
-    return dict(data)
 
 
 def stale(history: list[Record], patience: int) -> bool:

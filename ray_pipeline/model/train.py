@@ -29,7 +29,7 @@ from ray_pipeline.data.matrices import row_bytes
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.files import LOCAL
 from ray_pipeline.job import Elastic, Model, Train
-from ray_pipeline.model import boosting, checkpoints, loop, zoo
+from ray_pipeline.model import boosting, checkpoints, loop, worker, zoo
 from ray_pipeline.model.environment import threads, variables
 from ray_pipeline.model.feed import dataset
 from ray_pipeline.model.losses import Teacher
@@ -78,7 +78,7 @@ def write(
     workers = _workers(train)
     kind = _feed(features, train)
     with _reporting(progress, in_process=workers == 0) as report:
-        setup = loop.Setup(
+        setup = worker.Setup(
             model=model,
             train=train,
             statistics=prepared.load(features),
@@ -111,7 +111,7 @@ def matrices(features: UPath) -> dict[str, Any]:
     return {side: prepared.read_matrix(features / side) for side in ("train", "validation")}
 
 
-def _written(setup: loop.Setup, out: UPath) -> Record:
+def _written(setup: worker.Setup, out: UPath) -> Record:
     state = checkpoints.loaded(setup.work)
     assert state is not None, "training ended without a checkpoint"
     history = state["history"]
@@ -131,7 +131,7 @@ def _written(setup: loop.Setup, out: UPath) -> Record:
     }
 
 
-def _fitted(setup: loop.Setup, workers: Workers) -> Record:
+def _fitted(setup: worker.Setup, workers: Workers) -> Record:
     train = setup.train
     sets: dict[str, Any] = {}
     grown = setup.model.name == "trees"  # LightGBM's workers read the rows themselves
@@ -139,7 +139,7 @@ def _fitted(setup: loop.Setup, workers: Workers) -> Record:
         source = setup.features / "train"
         sets["train"] = ray.data.read_parquet(source.path, filesystem=arrow_filesystem(source))
     trainer = _trainer_class(grown)(
-        boosting.work if grown else loop.work,
+        boosting.work if grown else worker.work,
         train_loop_config={"setup": setup},
         datasets=sets,
         dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),

@@ -1,53 +1,30 @@
 from __future__ import annotations
 
-import gc
-import io
-import sys
-from collections.abc import Sequence
 from functools import cache
-from operator import itemgetter
 
-import numpy as np
 import prepared_rows
 import pytest
-import ray
 import torch
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from strategy_cases import (
+    CASES,
+    FOUR,
+    NAMES,
+    every_case,
+    every_case_and_bytes,
+    feed_of,
+    two_epochs,
+)
 from torch import nn
 from upath import UPath
+from worker_group import by_workers
 
-from ray_pipeline.job import Model, Offload, Train
-from ray_pipeline.model import loop, memory, strategy, train, zero, zoo
+from ray_pipeline.job import Train
+from ray_pipeline.model import memory, strategy, zero
 from ray_pipeline.model.adamw import AdamW
-from ray_pipeline.model.environment import variables
-from ray_pipeline.model.feed import MemoryFeed, Place, dataset, matrices
-from ray_pipeline.model.losses import part_loss
 
-CPU = torch.device("cpu")
-TRAIN = Train(batch_size=64, learning_rate=5e-3, epochs=2)
-MODEL = Model(width=16, dropout=0.0)
-WIDE = Model(width=512, depth=3, dropout=0.0)
-"""Its layers are larger than those that stage 3 leaves whole on every worker."""
-NAMES = ("ddp", "zero1", "zero2", "zero3")
-CASES = {
-    **{name: (name, TRAIN) for name in NAMES},
-    "ddp in parts": ("ddp", TRAIN.model_copy(update={"accumulate": 4})),
-    "zero2 in parts": ("zero2", TRAIN.model_copy(update={"accumulate": 4})),
-    "zero2 beside": ("zero2", TRAIN.model_copy(update={"offload": Offload(optimizer="cpu")})),
-    "zero3 beside": (
-        "zero3",
-        TRAIN.model_copy(update={"offload": Offload(optimizer="cpu", parameters="cpu")}),
-    ),
-    "ddp in bf16": ("ddp", TRAIN.model_copy(update={"precision": "bf16"})),
-    "zero3 in bf16": ("zero3", TRAIN.model_copy(update={"precision": "bf16"})),
-}
-"""By name: a strategy, and the settings it trains with."""
-FOUR = ("ddp", "zero2", "zero3")
 TOLERANCE = 1e-5
 SHORT = 2e-2
 """What bfloat16's 8 bits make of the losses and weights of two epochs."""
-Saved = tuple[strategy.Weights, object]
 
 
 def twins() -> tuple[nn.Module, nn.Module]:
@@ -98,121 +75,19 @@ def test_stages_come_in_turn_where_buffers_are_small_beside_the_network():
     assert found == list(NAMES)
 
 
-def feed_of(folder: str, rank: int, world: int) -> MemoryFeed:
-    sides = [matrices(dataset(UPath(folder) / s).to_table()) for s in ("train", "validation")]
-    return MemoryFeed(*sides, TRAIN.batch_size, Place(rank, world, CPU, TRAIN.seed))
-
-
-def engine_of(name: str, train: Train, feed: MemoryFeed, saved: Saved | None = None):
-    statistics = prepared_rows.statistics()
-    torch.manual_seed(0)
-    network = zoo.build(MODEL, loop.inputs(statistics))
-    if saved is not None:
-        network.load_state_dict(saved[0])
-    engine = strategy.prepared(network, train, name, CPU, feed.share)
-    if saved is not None:
-        engine.restore(saved[1])
-    return engine, network, statistics
-
-
-def two_epochs(case: str, feed: MemoryFeed, ddp: Saved | None = None) -> dict[str, object]:
-    """The losses of two epochs, and of the second again after restarts: from the first, and from
-    that of `ddp`."""
-    name, train = CASES[case]
-    engine, network, statistics = engine_of(name, train, feed)
-    losses = []
-    for epoch in range(2):
-        loss = loop.train_epoch(engine, feed, train, statistics, epoch)
-        losses.append((loss, loop.validate(engine, feed, statistics, network)["validation_loss"]))
-        if epoch == 0:
-            saved = kept(engine)
-    final = {key: value.numpy() for key, value in engine.weights().items()}
-    again = []
-    for start in (saved, ddp or saved):
-        engine, _, _ = engine_of(name, train, feed, start)
-        again.append(loop.train_epoch(engine, feed, train, statistics, 1))
-    return {"losses": losses, "again": again, "weights": final, "saved": saved}
-
-
-def kept(engine: strategy.Engine) -> Saved:
-    """What a checkpoint holds, as it is read again: the optimizer goes on in place."""
-    stored = io.BytesIO()
-    torch.save((engine.weights(), engine.optimizer_state()), stored)
-    stored.seek(0)
-    return torch.load(stored, weights_only=True)
-
-
-def every_strategy(config: dict[str, object]) -> dict[str, object]:
-    context = ray.train.get_context()
-    feed = feed_of(config["folder"], context.get_world_rank(), context.get_world_size())
-    found, ddp = {}, None
-    for case in config["cases"]:
-        found[case] = two_epochs(case, feed, ddp)
-        saved = found[case].pop("saved")  # tensors cannot be returned
-        ddp = saved if case == "ddp" else ddp
-    return found | {"bytes": {name: bytes_held(name, feed) for name in NAMES}}
-
-
-def bytes_held(name: str, feed: MemoryFeed) -> tuple[float, float]:
-    """Bytes of tensors when the optimizer steps, and what was said to be needed for states."""
-    torch.manual_seed(0)
-    before = storages()
-    network = zoo.build(WIDE, loop.inputs(prepared_rows.statistics()))
-    rows = next(feed.training(0))
-    loss = part_loss(rows, prepared_rows.statistics())
-    shape = memory.shape(
-        network, lambda count: loss(network, rows.mapped(itemgetter(slice(count))))
-    )
-    engine = strategy.prepared(network, TRAIN, name, CPU, feed.share)
-    optimizer = engine.optimizer if name == "ddp" else engine.sharded.optimizer
-    held, step = [], optimizer.step
-
-    def counted(*arguments: object) -> object:
-        found = storages()
-        held.append(sum(size for place, size in found.items() if place not in before))
-        return step(*arguments)
-
-    optimizer.step = counted
-    for _ in range(2):  # moments are there from the first step on
-        engine.step([rows], loss)
-    need = memory.needed(shape, TRAIN, name, strategy.worker_count(), feed.share)
-    return held[-1], need.total - need.activations
-
-
-def storages() -> dict[int, int]:
-    """The bytes of all tensors in this process, by where they are."""
-    gc.collect()
-    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
-    found += [each.grad for each in found if each.grad is not None]
-    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
-
-
-def by_workers(count: int, cases: Sequence[str], features: UPath) -> dict[str, object]:
-    trainer = TorchTrainer(
-        every_strategy,
-        train_loop_config={"folder": str(features), "cases": cases},
-        scaling_config=ScalingConfig(num_workers=count, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(storage_path=str(features / "ray")),
-    )
-    with variables(train.PROMPT):
-        return trainer.fit().return_value
-
-
 @pytest.fixture(scope="module")
-def shared(ray_cluster, tmp_path_factory):
+def shared(tmp_path_factory):
     """A function that gives what each case comes to with so many workers, on weighted rows; one
     is plain torch."""
-    for module in (sys.modules[__name__], prepared_rows):  # workers do not see the test folders
-        ray.cloudpickle.register_pickle_by_value(module)
-    features = prepared_rows.written(
-        UPath(tmp_path_factory.mktemp("strategies") / "features"), weighted=True
-    )
+    folder = UPath(tmp_path_factory.mktemp("strategies") / "features")
+    features = str(prepared_rows.written(folder, rows=256, weighted=True))
 
     @cache
     def of(workers: int) -> dict[str, object]:
         if workers == 1:
-            return {"ddp": two_epochs("ddp", feed_of(str(features), 0, 1))}
-        return by_workers(workers, FOUR if workers == 4 else list(CASES), features)
+            return {"ddp": two_epochs("ddp", feed_of(features, 0, 1))}
+        made, cases = (every_case, FOUR) if workers == 4 else (every_case_and_bytes, list(CASES))
+        return by_workers(workers, tmp_path_factory.mktemp("workers"), made, features, cases)
 
     return of
 
@@ -235,7 +110,7 @@ def test_the_gathered_weights_are_whole_and_equal(shared, workers, case):
     assert found.keys() == expected.keys()
     short = CASES[case][1].precision != "fp32"
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, atol=3 * SHORT if short else 1e-4)
+        torch.testing.assert_close(found[key], value, atol=3 * SHORT if short else 1e-4, rtol=1e-7)
 
 
 @pytest.mark.parametrize(("workers", "case"), [(1, "ddp"), *EVERY])
@@ -247,12 +122,11 @@ def test_a_restart_goes_on_as_if_nothing_had_happened(shared, workers, case):
     assert from_ddp == pytest.approx(loss, abs=SHORT if short else TOLERANCE)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_memory_of_states_is_as_predicted(shared, workers, name):
+def test_the_memory_of_states_is_as_predicted(shared, name):
     """DeepSpeed has freed gradients and its buffer when the optimizer steps; in the backward pass,
     for which a plan is made as well, they are there."""
-    measured, predicted = shared(workers)["bytes"][name]
+    measured, predicted = shared(2)["bytes"][name]
     if name == "ddp":
         assert measured == pytest.approx(predicted, rel=0.01)
     else:

@@ -24,7 +24,7 @@ from ray_pipeline.data import onnx_export
 from ray_pipeline.deploy import graph
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train
-from ray_pipeline.model import boosting, loop, train, trees, zoo
+from ray_pipeline.model import boosting, train, trees, worker, zoo
 
 MODEL = Model.model_validate(
     {"name": "trees", "trees": {"rounds": 8, "learning_rate": 0.2, "leaves": 8, "columns": 1.0}}
@@ -218,8 +218,8 @@ def test_two_workers_grow_the_trees_of_all_rows(features, ray_cluster, tmp_path)
     assert record["score"] > 0.85
 
 
-def setup(features: UPath, feed: str) -> loop.Setup:
-    return loop.Setup(
+def setup(features: UPath, feed: str) -> worker.Setup:
+    return worker.Setup(
         model=MODEL,
         train=SETTINGS,
         statistics=prepared.load(features),
