@@ -83,7 +83,7 @@ class Site:
             capture_output=True,
             text=True,
             env=self.environment,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 

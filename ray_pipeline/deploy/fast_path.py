@@ -20,6 +20,9 @@ SETTINGS = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # By default a proxy that is not up after 5 s is killed and begun anew, which on a machine
+    # whose imports come from a cold disk can go on for ever.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Its default lets a client that sends nothing hold a connection for an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import ActorDiedError, GetTimeoutError
 from upath import UPath
 
 from ray_pipeline import __version__, audit, bundle
@@ -171,7 +172,14 @@ def start(port: int, host: str) -> None:
             expected="a free port for the endpoint",
             hint="stop that process, or choose another with --set serve.port=…",
         )
-    serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+    try:
+        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+    except (GetTimeoutError, ActorDiedError) as error:
+        raise ClusterError(
+            f"Ray Serve's proxy did not start: {error}",
+            expected=f"that it listens on port {port} within a minute",
+            hint="where the machine is only slow, give the command again: what is done is kept",
+        ) from error
 
 
 def _release(
