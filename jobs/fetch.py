@@ -7,6 +7,7 @@ is all that is needed.
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import subprocess
 import sys
@@ -114,6 +115,8 @@ def _as_json_lines(path: Path) -> None:
 
 def _as_torch(folder: Path, file: str) -> None:
     """Write a language model of llama.cpp as transformers and safetensors have it, in float32."""
+    if importlib.util.find_spec("gguf") is None:
+        sys.exit(f"{file} is read by a package that is not here: pip install 'ray-pipeline[gguf]'")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
