@@ -16,7 +16,7 @@ def start_ray(**settings: Any) -> None:
     """Start a Ray cluster on this machine that prints nothing, its workers no nicer to others than
     the rivals' processes are, as `ray-pipeline up` has it; `ray.shutdown()` ends it."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
     import ray
 
     quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
