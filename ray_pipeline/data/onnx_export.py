@@ -55,7 +55,21 @@ def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> Mo
         noisy.setLevel(level)
     if program is None:
         raise AssertionError("torch.onnx.export(dynamo=True) returns a program")
+    _check_any_rows(program.model_proto)
     return _bare(program.model_proto)
+
+
+def _check_any_rows(model: ModelProto) -> None:
+    """Raises JobError if the graph is for the example's number of rows alone: where the tracing
+    met a constant, the exporter says nothing and writes one."""
+    for value in model.graph.input:
+        if not value.type.tensor_type.shape.dim[0].dim_param:
+            raise JobError(
+                "the network can be written as ONNX for a fixed number of rows only",
+                where="model.name",
+                expected="a forward() of torch operations on tensors, for any number of rows",
+                hint="`len(tensor)` is a constant to the exporter, `tensor.shape[0]` is none",
+            )
 
 
 def _bare(model: ModelProto) -> ModelProto:

@@ -54,7 +54,9 @@ class Tokens(nn.Module):
         parts = [torch.cat([tokens, looked_up], dim=1) + self.bias]
         if self.others is not None:
             parts.append(self.others(numbers[:, self.single :]).unsqueeze(1))
-        return torch.cat([self.first.expand(len(numbers), 1, -1), *parts], dim=1)
+        # Not `len`, which would be a constant in the exported graph.
+        first = self.first.expand(numbers.shape[0], 1, -1)
+        return torch.cat([first, *parts], dim=1)
 
 
 class Block(nn.Module):

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from ray_pipeline.data.onnx_export import graph_of
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Job, Model
 from ray_pipeline.model import zoo
@@ -73,21 +74,23 @@ def test_a_residual_block_adds_to_what_it_is_given():
         torch.testing.assert_close(network(numbers, categories), without_blocks)
 
 
+class Taking(torch.nn.Module):
+    """A network as it is exported: its inputs come by position."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs):
+        return self.network(*inputs)
+
+
 @pytest.mark.parametrize("name", ["mlp", "resnet", "ft_transformer"])
-def test_it_exports_to_onnx_for_any_number_of_rows_and_answers_at_once(name, tmp_path):
+def test_it_exports_to_onnx_for_any_number_of_rows_and_answers_at_once(name):
     network = zoo.build(Model(name=name, width=32), INPUTS).eval()
-    path = tmp_path / "model.onnx"
-    torch.onnx.export(
-        network,
-        rows(INPUTS),
-        path,
-        input_names=["numbers", "categories"],
-        dynamic_shapes=({0: "rows"}, {0: "rows"}),
-        opset_version=20,
-        dynamo=True,
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    example = dict(zip(("numbers", "categories"), rows(INPUTS, 2), strict=True))
+    content = graph_of(Taking(network), example, opset=20).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for count in (1, 7):
         numbers, categories = rows(INPUTS, count)
         feed = {"numbers": numbers.numpy(), "categories": categories.numpy()}
@@ -100,6 +103,15 @@ def test_it_exports_to_onnx_for_any_number_of_rows_and_answers_at_once(name, tmp
         session.run(None, single)
         seconds.append(time.process_time() - begun)
     assert stats.median(seconds) < 0.001
+
+
+def test_a_network_that_counts_its_rows_as_it_is_traced_is_refused():
+    class Counting(torch.nn.Module):
+        def forward(self, *inputs):
+            return inputs[0] * len(inputs[0])
+
+    with pytest.raises(JobError, match="fixed number of rows"):
+        graph_of(Counting(), {"numbers": torch.zeros(2, 3)}, opset=20)
 
 
 def mine(model: Model, inputs: zoo.Inputs) -> torch.nn.Module:
