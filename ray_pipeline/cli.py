@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ray_pipeline import __version__, commands
+from ray_pipeline import __version__, commands, commands_release
 from ray_pipeline.errors import PipelineError
 
 Command = Callable[..., argparse.ArgumentParser]
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     known = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_jobs(partial(_added, known))
     _add_records(partial(_added, known))
+    _add_releases(partial(_added, known))
     _add_serving(partial(_added, known))
     return parser
 
@@ -111,16 +112,31 @@ def _add_records(command: Command) -> None:
         parser.add_argument("--storage", default="storage", help="where runs are kept")
 
 
+def _add_releases(command: Command) -> None:
+    """What is live, and changing it."""
+    deploying = command(commands_release.deploy, "BUNDLE")
+    deploying.add_argument("--name", help="the endpoint's name, if not the job's")
+    deploying.add_argument(
+        "--set", action="append", default=[], metavar="A.B=VALUE", help="set, say, port=8080"
+    )
+    listing = command(commands_release.endpoints)
+    listing.add_argument("--history", metavar="NAME", help="what was released under that name")
+    command(commands_release.promote, "NAME")
+    back = command(commands_release.rollback, "NAME")
+    back.add_argument("--to", metavar="VERSION", help="this one, instead of the one before")
+    for parser in (deploying, back):
+        parser.add_argument("--why", default="", help="for the history")
+    for parser in (deploying, listing, back):
+        parser.add_argument("--storage", default="storage", help="where releases are kept")
+
+
 def _add_serving(command: Command) -> None:
     """What predicts, and what it runs on."""
-    deploying = command(commands.deploy, "BUNDLE")
-    deploying.add_argument("--name", help="the endpoint's name, if not the job's")
     serving = command(commands.serve)
     serving.add_argument("bundle", nargs="+", metavar="BUNDLE")
     serving.add_argument(
         "--set", action="append", default=[], metavar="A.B=VALUE", help="set, say, port=8080"
     )
-    command(commands.endpoints)
     predicting = command(commands.predict, "BUNDLE", "INPUT")
     predicting.add_argument("--table", help="the table to read, if INPUT is a database's URL")
     predicting.add_argument("--query", help="a SELECT instead of a table")

@@ -179,18 +179,6 @@ def rotate(options: argparse.Namespace) -> None:
     _print({"keys": ids}, [f"new hashes begin with {ids[0]}:"], options.json)
 
 
-def deploy(options: argparse.Namespace) -> None:
-    """Put a bundle behind an endpoint."""
-    from ray_pipeline import bundle, cluster
-    from ray_pipeline.deploy import release
-    from ray_pipeline.job import Serve
-
-    opened = bundle.opened(options.bundle)
-    cluster.connect()
-    live = release.deploy(options.bundle, options.name or opened.manifest.name, Serve())
-    _print(live, [live["endpoint"]], options.json)
-
-
 def serve(options: argparse.Namespace) -> None:
     """Serve bundles until stopped; no job file is needed."""
     from ray_pipeline import bundle, cluster, jobfile
@@ -212,20 +200,6 @@ def serve(options: argparse.Namespace) -> None:
     finally:
         if not found:  # a cluster that was there before goes on
             cluster.down()
-
-
-def endpoints(options: argparse.Namespace) -> None:
-    """List what is live."""
-    from ray_pipeline import cluster
-    from ray_pipeline.deploy import release
-
-    cluster.connect(start=False)
-    live = release.endpoints()
-    lines = [
-        f"{e['name']:<16} {e['version']:<18} {e['status']:<10} {e['replicas']} replicas  {e['url']}"
-        for e in live
-    ]
-    _print({"endpoints": live}, lines or ["nothing is live"], options.json)
 
 
 def up(options: argparse.Namespace) -> None:

@@ -76,13 +76,14 @@ def source(url: str, **options: str | None) -> Source:
     return _placed(found, Path.cwd())
 
 
-def serving(overrides: Sequence[str]) -> Serve:
-    """The settings of an endpoint that has no job file: `serve` by assignments such as `port=8080`.
+def serving(overrides: Sequence[str], base: Serve | None = None) -> Serve:
+    """The settings of an endpoint that has no job file: `serve` by assignments such as `port=8080`,
+    the rest as in `base` or by default.
 
     Raises:
         JobError: an assignment is none, or a setting is not known or does not fit.
     """
-    raw: dict[str, Any] = {}
+    raw: dict[str, Any] = base.model_dump(mode="json", exclude_defaults=True) if base else {}
     for override in overrides:
         _apply(raw, override)
     try:

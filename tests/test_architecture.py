@@ -22,7 +22,7 @@ FLOORS = [
     {"model"},
     {"deploy"},
     {"pipeline", "cluster"},
-    {"commands"},
+    {"commands", "commands_release"},
     {"cli"},
 ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # its client is an extra
     from ray_pipeline.deploy.online import Lookup
 
 Prediction = dict[str, Any]
+Answering = Callable[[bytes, list[Header]], Awaitable[Response]]
 Read = TypeVar("Read")
 
 
@@ -134,6 +135,8 @@ class Endpoint:
         self._predict_path, self._pages, self._counters = f"/{name}/predict", pages, counters
         self._started, self._stopped = started, stopped
         self._online = online
+        self.answering: Answering = self.answered
+        """Answers requests for predictions; a trial of a new version puts itself there."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -192,7 +195,7 @@ class Endpoint:
             told = self._gate.admitted(scope["headers"]) if self._gate else ()
             settings = self._settings
             body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
-            response = await self._predicted(body, scope["headers"])
+            response = await self.answering(body, scope["headers"])
             if told:
                 response.headers += told
             return response
@@ -203,7 +206,14 @@ class Endpoint:
             return not_allowed(method, path, "GET, HEAD")
         return page
 
-    async def _predicted(self, body: bytes, headers: auth.Headers) -> Response:
+    async def answered(self, body: bytes, headers: list[Header]) -> Response:
+        """The answer to a request for predictions. Raises RequestError."""
+        return (await self.predicted(body, headers))[0]
+
+    async def predicted(
+        self, body: bytes, headers: list[Header]
+    ) -> tuple[Response, list[Prediction]]:
+        """The answer to a request for predictions, and those. Raises RequestError."""
         rows = await self._rows(body, headers)
         predictions, flags = await self._predictions(rows)
         answer = {"predictions": predictions, "version": self._manifest.version}
@@ -211,7 +221,7 @@ class Endpoint:
             answer["warnings"] = [
                 {"where": f"rows[{flag.row}].{flag.column}", "message": flag.why} for flag in flags
             ]
-        return Response(200, encoded(answer), rows=len(rows))
+        return Response(200, encoded(answer), rows=len(rows)), predictions
 
     async def _predictions(self, rows: Rows) -> tuple[list[Prediction], list[Flag]]:
         """The prediction for each row, and the flags of those unlike the training rows.

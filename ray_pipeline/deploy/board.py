@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
 
 import ray
 
+from ray_pipeline.deploy import tally
 from ray_pipeline.deploy.counters import Counts, add, no_counts
+from ray_pipeline.deploy.split import Trial
+from ray_pipeline.deploy.tally import Tally
 
 _NAME, _NAMESPACE = "board", "ray_pipeline"
 _SILENT_AFTER_S = 10.0
@@ -22,6 +27,10 @@ class Release(TypedDict):
     digest: str
     """Of the bundle, the settings and the keyring: the same digest needs no new release."""
     since: str
+    by: str
+    why: str
+    settings: str
+    """The job's `serve` section, as JSON: going back brings these back, too."""
     url: str
     auth: str
     keyring: str | None
@@ -32,6 +41,26 @@ class Release(TypedDict):
     """What the Open Inference Protocol says of the model."""
 
 
+class Told(NamedTuple):
+    """What a replica hears when it reports."""
+
+    sharing: int
+    """How many replicas of its endpoint have reported of late."""
+    trial: Trial | None
+    """The new version that is tried beside its own, if there is one."""
+
+
+@dataclass
+class Trying:
+    """A new version that is tried, as long as who tries it is heard of."""
+
+    trial: Trial
+    version: str
+    until: float
+    tallies: dict[str, Tally]
+    wish: str = ""
+
+
 class Board:
     """State of all endpoints of a cluster; counters go on through replicas' lives and releases."""
 
@@ -39,17 +68,90 @@ class Board:
         self._releases: dict[str, Release] = {}
         self._counts: dict[str, Counts] = {}
         self._in_flight: dict[tuple[str, str], tuple[int, float]] = {}
+        self._trying: dict[str, Trying] = {}
+        self._history: dict[str, list[Any]] = {}
 
-    def report(self, name: str, replica: str, counts: Counts, in_flight: int) -> int:
-        """Add what a replica counted since its last report; how many replicas have reported of
-        late is returned."""
+    def report(
+        self,
+        name: str,
+        replica: str,
+        counts: Counts,
+        in_flight: int,
+        tallies: Mapping[str, Tally] | None = None,
+    ) -> Told:
+        """Add what a replica counted since its last report."""
         add(self._counts.setdefault(name, no_counts()), counts)
         self._in_flight[name, replica] = (in_flight, time.monotonic())
-        return sum(owner == name for owner, _ in self._heard())
+        tried = self._tried(name)
+        if tried and tallies:
+            for version, more in tallies.items():
+                tally.add(tried.tallies[version], more)
+        sharing = sum(owner == name for owner, _ in self._heard())
+        return Told(sharing, tried.trial if tried else None)
+
+    def begin(self, name: str, version: str, trial: Trial, lease_s: float) -> None:
+        """Have replicas of `name` try a version, or try it otherwise; what was counted before is
+        gone. Unless `follow` is called, it ends by itself after `lease_s`."""
+        wish = tried.wish if (tried := self._tried(name)) else ""
+        tallies = {"old": tally.nothing(), "new": tally.nothing()}
+        until = time.monotonic() + lease_s
+        self._trying[name] = Trying(trial, version, until, tallies, wish)
+
+    def follow(self, name: str, lease_s: float) -> tuple[dict[str, Tally], str] | None:
+        """What both versions have answered since `begin`, and what somebody else wishes: `promote`,
+        `stop` or nothing. The trial goes on for `lease_s` from now; None if it has ended."""
+        tried = self._tried(name)
+        if tried is None:
+            return None
+        tried.until = time.monotonic() + lease_s
+        return tried.tallies, tried.wish
+
+    def end(self, name: str) -> None:
+        """The old version answers everything again."""
+        self._trying.pop(name, None)
+
+    def wish(self, name: str, what: str) -> str | None:
+        """Tell who tries a version of `name` to `promote` or to `stop`; the version, or None where
+        none is tried."""
+        tried = self._tried(name)
+        if tried is None:
+            return None
+        tried.wish = what
+        return tried.version
+
+    def trials(self) -> dict[str, dict[str, Any]]:
+        """What is tried, by endpoint name: version, percent of requests, answers and failures."""
+        found = {name: tried for name in list(self._trying) if (tried := self._tried(name))}
+        return {
+            name: {
+                "version": tried.version,
+                "percent": round(100 * tried.trial["share"], 3),
+                "copies": tried.trial["copies"],
+                "answers": tried.tallies["new"]["answers"],
+                "failures": sum(tried.tallies["new"]["failures"].values()),
+            }
+            for name, tried in found.items()
+        }
+
+    def _tried(self, name: str) -> Trying | None:
+        """The trial that goes on, whose driver has been heard of lately."""
+        tried = self._trying.get(name)
+        if tried and tried.until < time.monotonic():
+            del self._trying[name]
+            return None
+        return tried
 
     def released(self, release: Release) -> None:
         """Take down a release, in place of an earlier one of that name."""
         self._releases[release["name"]] = release
+
+    def keep(self, entry: Any) -> None:
+        """Add an entry (history.py) to those of its endpoint."""
+        self._history.setdefault(entry["name"], []).append(entry)
+
+    def history(self, name: str) -> list[Any]:
+        """The entries of an endpoint since the cluster was started."""
+        return self._history.get(name, [])
 
     def releases(self) -> dict[str, Release]:
         """The latest release by endpoint name."""

@@ -23,6 +23,11 @@ SETTINGS = {
     # By default a proxy that is not up after 5 s is killed and begun anew, which on a machine
     # whose imports come from a cold disk can go on for ever.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    # A replica that dies leaves the requests that it had without an answer. A prediction may be
+    # made twice, so another replica gets them, if they fit in a buffer of HAProxy's (16 KB).
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # A machine that is gone does not refuse connections; the default waits 5 seconds for it.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # Its default lets a client that sends nothing hold a connection for an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",

@@ -124,6 +124,7 @@ class Front:
 
     async def _listed(self, _: Headers) -> Response:
         releases, running = await self._releases(), await asyncio.to_thread(running_replicas)
+        trials = await self._board.trials.remote()
         return json_response(
             {
                 "endpoints": [
@@ -134,6 +135,7 @@ class Front:
                         "predict": f"/{name}/predict",
                         "page": f"/{name}/",
                         "docs": f"/{name}/docs",
+                        **({"trial": trials[name]} if name in trials else {}),
                     }
                     for name, release in releases.items()
                 ]

@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-import http.client
 import json
-import logging
-import os
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import ray
-from ray import serve
-from ray.exceptions import ActorDiedError, GetTimeoutError
 from upath import UPath
 
 from ray_pipeline import __version__, audit, bundle
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.deploy import auth, inference, keyring, ports, runtime
+from ray_pipeline.deploy import (
+    application,
+    auth,
+    history,
+    inference,
+    keyring,
+    runtime,
+    trial,
+)
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.example import example_row
-from ray_pipeline.deploy.front import FrontReplica, running_replicas
-from ray_pipeline.deploy.replica import Replica
+from ray_pipeline.deploy.front import running_replicas
 from ray_pipeline.deploy.tokens import Tokens
-from ray_pipeline.errors import ClusterError, JobError
+from ray_pipeline.errors import GateRefused, JobError
+from ray_pipeline.files import LOCAL
 from ray_pipeline.job import Online, Serve
 
-_FRONT = "ray_pipeline"
-_ANSWER_WITHIN_S = 60.0
 
-
-def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
+def deploy(
+    path: str | UPath,
+    name: str,
+    settings: Serve,
+    *,
+    why: str = "",
+    action: history.Action = "deploy",
+) -> dict[str, Any]:
     """Put the bundle at `path` behind `/NAME/` and wait until it has answered a prediction.
 
     A release of the same bundle, settings and key is left as it is. Another version takes the
-    place of the one that is live, replica by replica, without a gap.
+    place of the one that is live, replica by replica, without a gap; with `serve.release`, once it
+    has been tried beside it. A rollback tries nothing.
 
     Returns:
-        `endpoint` (its URL), `version`, `unchanged`, `curl` (a command that calls it).
+        `endpoint` (its URL), `version`, `unchanged`, `curl` (a command that calls it), and `trial`
+        where it was tried.
 
     Raises:
         BundleError: the bundle is not whole, or is a language model.
         JobError: `serve.online` names columns that the model does not know, the keys of
             `serve.jwt` cannot be read, or a GPU is needed that the cluster does not have.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
+        GateRefused: it was tried, and is no good.
     """
+    path = _absolute(path)
     opened = bundle.opened(path)
     runtime.check_predicts(opened)
     gpus = _gpus(settings)
@@ -55,27 +68,75 @@ def deploy(path: str | UPath, name: str, settings: Serve) -> dict[str, Any]:
         Tokens(settings.jwt).refresh()
     key = auth.key() if settings.auth == "key" else None
     # Before anything answers: a replica begins with the keys that it finds.
-    release = _release(opened, path, name, settings, keyring.publish(key) if key else None)
-    unchanged = _is_live(release)
+    keyring_id = keyring.publish(key) if key else None
+    release, row = _release(opened, path, name, settings, keyring_id, why), example_row(opened)
+    unchanged, phases = _is_live(release), []
     if not unchanged:
-        start(settings.port, settings.host)
-        _run(release, settings, gpus)
-        _wait_for_answer(release, example_row(opened), settings, key)
-        ray.get(board().released.remote(release))
-        audit.write(
-            audit.storage_of(path),
-            "deploy",
-            what=f"{name}, version {release['version']}",
-            digest=opened.manifest.digest,
-        )
+        application.start(settings.port, settings.host)
+        with _tried(release, settings, gpus, row, action) as phases:
+            application.run(release, settings, gpus)
+            application.wait_for_answer(release, row, settings, key)
+        _noted(release, opened, action)
     return {
         "endpoint": release["url"],
         "version": release["version"],
         "unchanged": unchanged,
-        "curl": _curl(release, example_row(opened)),
+        "curl": _curl(release, row),
         **({"gpus": gpus} if settings.gpus else {}),
-        **(_online(settings.online) if settings.online else {}),
+        **_found(settings, phases),
     }
+
+
+@contextmanager
+def _tried(
+    release: Release, settings: Serve, gpus: float, row: dict[str, Any], action: history.Action
+) -> Iterator[list[dict[str, Any]]]:
+    """The phases of the trial that a release has to pass before the block; none where nothing is
+    live, and for a rollback. Raises GateRefused, and keeps that it did."""
+    live = ray.get(board().releases.remote()).get(release["name"])
+    running = running_replicas().get(release["name"], ("", 0))[0] == "RUNNING"
+    if settings.release is None or live is None or not running or action == "rollback":
+        yield []
+        return
+    try:
+        with trial.passed(release, live, settings, gpus, row) as phases:
+            yield phases
+    except GateRefused as error:
+        _kept(history.entry(release, "refused", why=error.what))
+        raise
+
+
+def _noted(release: Release, opened: Bundle, action: history.Action) -> None:
+    """Tell the board, the history and the audit log what is live now."""
+    release["since"] = _now()  # a trial may have lasted for hours
+    ray.get(board().released.remote(release))
+    _kept(history.entry(release, action))
+    audit.write(
+        audit.storage_of(release["bundle"]),
+        action,
+        what=f"{release['name']}, version {release['version']}",
+        digest=opened.manifest.digest,
+    )
+
+
+def _kept(entry: history.Entry) -> None:
+    history.write(audit.storage_of(entry["bundle"]), entry)
+    ray.get(board().keep.remote(entry))
+
+
+def _absolute(path: str | UPath) -> UPath:
+    """The path as other processes find it."""
+    path = UPath(path)
+    return path.absolute() if path.protocol in LOCAL else path
+
+
+def _found(settings: Serve, phases: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was measured on the way, for the record and the report."""
+    found = _online(settings.online) if settings.online else {}
+    if phases:
+        findings = [*trial.findings(phases), *found.get("findings", [])]
+        found |= {"trial": phases, "findings": findings}
+    return found
 
 
 def _gpus(settings: Serve) -> float:
@@ -123,11 +184,12 @@ def _online(settings: Online) -> dict[str, Any]:
 
 
 def endpoints() -> list[dict[str, Any]]:
-    """What is live: name, version, url, replicas, since, status of each endpoint."""
-    if not _serve_port():
+    """What is live: name, version, url, replicas, since, by, why, status of each endpoint, and the
+    version that is tried beside it, if there is one."""
+    if not application.serve_port():
         return []
     running = running_replicas()
-    releases: dict[str, Release] = ray.get(board().releases.remote())
+    releases, trials = ray.get([board().releases.remote(), board().trials.remote()])
     return [
         {
             "name": name,
@@ -135,7 +197,10 @@ def endpoints() -> list[dict[str, Any]]:
             "url": release["url"],
             "replicas": running.get(name, ("GONE", 0))[1],
             "since": release["since"],
+            "by": release["by"],
+            "why": release["why"],
             "status": running.get(name, ("GONE", 0))[0],
+            "trial": trials.get(name),
         }
         for name, release in sorted(releases.items())
     ]
@@ -143,57 +208,27 @@ def endpoints() -> list[dict[str, Any]]:
 
 def live(name: str) -> str | None:
     """The bundle that the endpoint has now; None where there is none."""
-    if not _serve_port():
+    if not application.serve_port():
         return None
     releases: dict[str, Release] = ray.get(board().releases.remote())
     return releases[name]["bundle"] if name in releases else None
 
 
-def start(port: int, host: str) -> None:
-    """Start Serve on the cluster, with what answers outside the endpoints, if it is not there.
-
-    Raises:
-        ClusterError: the port is taken, or Serve listens on another.
-    """
-    # Its lines about what it starts are not the caller's, who is told by exception what fails.
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    found = _serve_port()
-    if found and found != port:
-        raise ClusterError(
-            f"this cluster's endpoints are on port {found} already",
-            expected=f"port {port}, by the job's `serve.port`",
-            hint=f"set serve.port={found}, or `ray-pipeline down` first",
-        )
-    if found:
-        return
-    if "RAY_ADDRESS" not in os.environ and not ports.is_free(port, host):
-        raise ClusterError(
-            f"port {port} is taken by {ports.owner(port)}",
-            expected="a free port for the endpoint",
-            hint="stop that process, or choose another with --set serve.port=…",
-        )
-    try:
-        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-    except (GetTimeoutError, ActorDiedError) as error:
-        raise ClusterError(
-            f"Ray Serve's proxy did not start: {error}",
-            expected=f"that it listens on port {port} within a minute",
-            hint="where the machine is only slow, give the command again: what is done is kept",
-        ) from error
-
-
-def _release(
-    opened: Bundle, path: str | UPath, name: str, settings: Serve, keyring_id: str | None
+def _release(  # noqa: PLR0917 - what a release is
+    opened: Bundle, path: UPath, name: str, settings: Serve, keyring_id: str | None, why: str
 ) -> Release:
     manifest = opened.manifest
-    determined = [manifest.digest, name, settings.model_dump_json()]
+    determined = [manifest.digest, name, settings.without("release").model_dump_json()]
     determined += [keyring_id or "", __version__]
     return {
         "name": name,
         "version": manifest.version,
         "bundle": str(path),
         "digest": hashlib.sha256("\n".join(determined).encode()).hexdigest(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "since": _now(),
+        "by": getpass.getuser(),
+        "why": why,
+        "settings": settings.model_dump_json(),
         "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
         "auth": settings.auth,
         "keyring": keyring_id,
@@ -202,98 +237,17 @@ def _release(
     }
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def _is_live(release: Release) -> bool:
-    if not _serve_port():
+    if not application.serve_port():
         return False
     name = release["name"]
     known: dict[str, Release] = ray.get(board().releases.remote())
     same = name in known and known[name]["digest"] == release["digest"]
     return same and running_replicas().get(name, ("", 0))[0] == "RUNNING"
-
-
-def _run(release: Release, settings: Serve, gpus: float) -> None:
-    name = release["name"]
-    application = _deployment(settings, gpus).bind(
-        name, release["bundle"], settings.model_dump_json(), release["keyring"]
-    )
-    targets = [serve.RunTarget(application, name=name, route_prefix=f"/{name}")]
-    if _FRONT not in running_replicas():
-        front = serve.deployment(
-            name="front",
-            ray_actor_options={"num_cpus": 0},
-            max_ongoing_requests=256,
-            logging_config={"enable_access_log": False},
-        )(serve.ingress()(FrontReplica))
-        targets.append(serve.RunTarget(front.bind(), name=_FRONT, route_prefix="/"))
-    try:
-        serve.run_many(targets)
-    except RuntimeError as error:
-        message = serve.status().applications[name].message
-        raise ClusterError(
-            f"the endpoint did not start: {message.strip() or error}",
-            where=name,
-            hint="what was live before still is; the replicas' logs are in Ray's session folder",
-        ) from error
-
-
-def _deployment(settings: Serve, gpus: float) -> serve.Deployment:
-    return serve.deployment(
-        name="model",
-        autoscaling_config={
-            "min_replicas": settings.replicas.min,
-            "max_replicas": settings.replicas.max,
-            "target_ongoing_requests": settings.target_ongoing_requests,
-            "upscale_delay_s": settings.upscale_delay_s,
-            "downscale_delay_s": settings.downscale_delay_s,
-            # Load is averaged over this; the default of 30 answers a rush half a minute late.
-            # It has to be above Serve's nominal interval of 10.
-            "look_back_period_s": 11,
-        },
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
-        backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": gpus},
-        # A new version's replica answers before an old one is stopped.
-        max_surge_percent=100,
-        # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
-        logging_config={"enable_access_log": False},
-    )(serve.ingress()(Replica))
-
-
-def _wait_for_answer(
-    release: Release, row: dict[str, Any], settings: Serve, key: str | None
-) -> None:
-    """Return once the new version has predicted `row`, for Serve is ready before its proxy is."""
-    body = json.dumps({"rows": [row]})
-    headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
-    last = "no answer"
-    until = time.monotonic() + _ANSWER_WITHIN_S
-    while time.monotonic() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=10)
-        try:
-            connection.request("POST", f"/{release['name']}/predict", body, headers)
-            response = connection.getresponse()
-            text = response.read()
-            if response.status == 200 and json.loads(text)["version"] == release["version"]:
-                return
-            last = f"{response.status} {text[:200].decode(errors='replace')}"
-        except OSError as error:
-            last = str(error)
-        finally:
-            connection.close()
-        time.sleep(0.05)
-    raise ClusterError(
-        f"the endpoint does not answer: {last}", where=release["url"], expected="a prediction"
-    )
-
-
-def _serve_port() -> int | None:
-    """The port of the cluster's endpoints, or None where Serve does not run."""
-    # Serve has no public way to ask for what it was started with.
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client(raise_if_no_controller_running=False)
-    return int(client.http_config.port) if client else None
 
 
 def _curl(release: Release, row: dict[str, Any]) -> str:

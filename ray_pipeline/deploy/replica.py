@@ -10,18 +10,20 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.serve import get_app_handle
 
 from ray_pipeline import bundle
-from ray_pipeline.deploy import keyring
+from ray_pipeline.deploy import keyring, tally
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
 from ray_pipeline.deploy.auth import Gate
-from ray_pipeline.deploy.board import board
+from ray_pipeline.deploy.board import Told, board
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.example import statistics
 from ray_pipeline.deploy.guard import Guard
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.runtime import Predictor
+from ray_pipeline.deploy.split import Answered, Split
 from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.job import Serve
 
@@ -37,11 +39,18 @@ class Upkeep:
     if there is something new, and looks for keys that were added or revoked."""
 
     def __init__(
-        self, name: str, counters: Counters, gate: Gate | None, keyring_id: str | None
+        self,
+        name: str,
+        counters: Counters,
+        gate: Gate | None,
+        keyring_id: str | None,
+        digest: str,
     ) -> None:
         self._name, self._counters = name, counters
         self._gate, self._keyring = gate, keyring_id
+        self._digest = digest
         self._board = board()
+        self._splitting: tuple[Endpoint, Split] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -52,11 +61,20 @@ class Upkeep:
             loop.create_task(self._each_second(do)) for do in (self._share, self._renewed)
         ]
 
+    def split(self, endpoint: Endpoint, split: Split) -> None:
+        """While a new version is tried, have `split` answer the endpoint's requests."""
+        self._splitting = (endpoint, split)
+
     def report(self) -> Any:
-        """Report now, if there is something new: a reference to how many replicas do, or None."""
+        """Report now, if there is something new: a reference to what the board tells, or None."""
         counts, in_flight = self._counters.taken(), self._counters.in_flight
-        if counts["requests"] or in_flight:
-            return self._board.report.remote(self._name, str(os.getpid()), counts, in_flight)
+        split = self._splitting[1] if self._splitting else None
+        tallies = split.taken() if split else None
+        # While it splits requests it has to hear when that ends.
+        if counts["requests"] or in_flight or (split and split.is_on):
+            return self._board.report.remote(
+                self._name, str(os.getpid()), counts, in_flight, tallies
+            )
         return None
 
     def stop(self) -> None:
@@ -74,10 +92,18 @@ class Upkeep:
             self._gate.tokens.refresh_if_due()
 
     async def _share(self) -> None:
-        """Report, and learn how many replicas share the keys' rates."""
+        """Report, and learn how many replicas share the keys' rates and what is tried."""
         reported = self.report()
-        if reported is not None and self._gate is not None:
-            self._gate.replicas = max(1, await reported)
+        if reported is None:
+            return
+        told: Told = await reported
+        if self._gate is not None:
+            self._gate.replicas = max(1, told.sharing)
+        if self._splitting is not None:
+            endpoint, split = self._splitting
+            trial = told.trial if told.trial and told.trial["against"] == self._digest else None
+            await split.follow(trial)
+            endpoint.answering = split.answer if trial else endpoint.answered
 
     async def _renewed(self) -> None:
         await asyncio.to_thread(self.renew)
@@ -101,14 +127,17 @@ class Replica:
         settings: the job's `serve` section, as JSON.
         keyring_id: whose published keys open it, or None for everybody. No key ever comes here,
             only hashes.
+        digest: the release's.
     """
 
-    def __init__(self, name: str, path: str, settings: str, keyring_id: str | None) -> None:
+    def __init__(
+        self, name: str, path: str, settings: str, keyring_id: str | None, digest: str
+    ) -> None:
         serve = Serve.model_validate_json(settings)
         opened = bundle.opened(path)
         counters = Counters()
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
-        upkeep = Upkeep(name, counters, gate, keyring_id)
+        upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
         self._endpoint = Endpoint(
             name,
@@ -122,12 +151,20 @@ class Replica:
             online=_lookup(serve),
             guard=None if serve.guard == "off" else Guard(statistics(opened)),
         )
+        outcome = tally.outcomes_by(statistics(opened).label)
+        self._split = Split(self._endpoint.predicted, outcome, get_app_handle)
+        upkeep.split(self._endpoint, self._split)
         # What was loaded stays: a full collection over it would stop requests for long.
         gc.collect()
         gc.freeze()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Ray Serve's hook
         return self._endpoint
+
+    async def answered(self, body: bytes, headers: list[Header]) -> Answered:
+        """The answer to a request for predictions, called through a handle by the version that is
+        live, which has let the caller in. Raises RequestError."""
+        return await self._split.own(body, headers)
 
     async def infer(self, body: bytes, headers: list[Header]) -> Response:
         """The Open Inference Protocol's `infer`, called through a handle by the front."""

@@ -28,6 +28,7 @@ from ray_pipeline.job.source import Join, Source
 from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
 from ray_pipeline.job.train import Elastic, Offload, Train
+from ray_pipeline.job.trial import Trial
 from ray_pipeline.job.tune import CHANGEABLE, Range, Tune
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "Step",
     "Store",
     "Train",
+    "Trial",
     "Tune",
     "When",
 ]

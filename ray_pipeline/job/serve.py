@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ray_pipeline.job.base import Settings
 from ray_pipeline.job.providers import Providers
 from ray_pipeline.job.source import spelt_password
+from ray_pipeline.job.trial import Trial
 
 
 class Replicas(Settings):
@@ -117,6 +118,17 @@ class Serve(Settings):
     )
     upscale_delay_s: float = Field(3, ge=0)
     downscale_delay_s: float = Field(60, ge=0)
+    autoscaling: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="`module:function`, a policy of your own: Ray Serve's `AutoscalingContext` to "
+        "the replicas wanted and the state that the next call finds in it.",
+    )
+    release: Trial | None = Field(
+        None,
+        description="How a new version is tried before it takes over; without it, it takes over "
+        "once it answers.",
+    )
     online: Online | None = Field(
         None, description="Where features that a request does not carry are read."
     )

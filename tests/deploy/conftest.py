@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from releases import some_rows
 from small_bundles import Exported, exported
 from upath import UPath
 
@@ -31,3 +32,16 @@ def bundle_copy(classifier: Exported, tmp_path: Path) -> Path:
     """A bundle that a test may spoil."""
     export.published(classifier.root / "export-v1", UPath(tmp_path / "copy"))
     return tmp_path / "copy"
+
+
+@pytest.fixture(scope="session")
+def rows(classifier):
+    return some_rows(classifier.bundle)
+
+
+@pytest.fixture
+def live(site, classifier):
+    """The first version, which the tests begin with and go back to."""
+    with site.at_home():
+        site.deploy(classifier.bundle)
+        yield classifier.bundle.manifest.version

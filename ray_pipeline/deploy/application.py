@@ -1,0 +1,197 @@
+"""What Ray Serve is told of endpoints: to start, to run a version, to run another beside it."""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from ray import serve
+from ray.exceptions import ActorDiedError, GetTimeoutError
+
+from ray_pipeline.deploy import ports
+from ray_pipeline.deploy.board import Release
+from ray_pipeline.deploy.front import FrontReplica, running_replicas
+from ray_pipeline.deploy.replica import Replica
+from ray_pipeline.errors import ClusterError, JobError
+from ray_pipeline.job import Serve
+
+_FRONT = "ray_pipeline"
+_ANSWER_WITHIN_S = 60.0
+_START_WITHIN_S = 180.0
+
+
+def serve_port() -> int | None:
+    """The port of the cluster's endpoints, or None where Serve does not run."""
+    # Serve has no public way to ask for what it was started with.
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return int(client.http_config.port) if client else None
+
+
+def start(port: int, host: str) -> None:
+    """Start Serve on the cluster, with what answers outside the endpoints, if it is not there.
+
+    Raises:
+        ClusterError: the port is taken, or Serve listens on another.
+    """
+    # Its lines about what it starts are not the caller's, who is told by exception what fails.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    found = serve_port()
+    if found and found != port:
+        raise ClusterError(
+            f"this cluster's endpoints are on port {found} already",
+            expected=f"port {port}, by the job's `serve.port`",
+            hint=f"set serve.port={found}, or `ray-pipeline down` first",
+        )
+    if found:
+        return
+    if "RAY_ADDRESS" not in os.environ and not ports.is_free(port, host):
+        raise ClusterError(
+            f"port {port} is taken by {ports.owner(port)}",
+            expected="a free port for the endpoint",
+            hint="stop that process, or choose another with --set serve.port=…",
+        )
+    try:
+        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+    except (GetTimeoutError, ActorDiedError) as error:
+        raise ClusterError(
+            f"Ray Serve's proxy did not start: {error}",
+            expected=f"that it listens on port {port} within a minute",
+            hint="where the machine is only slow, give the command again: what is done is kept",
+        ) from error
+
+
+def run(release: Release, settings: Serve, gpus: float) -> None:
+    """Put the release behind its path, in place of what is there, replica by replica.
+
+    Raises:
+        JobError: `serve.autoscaling` cannot be imported.
+        ClusterError: no replica starts.
+    """
+    name = release["name"]
+    application = _application(release, settings, gpus)
+    targets = [serve.RunTarget(application, name=name, route_prefix=f"/{name}")]
+    if _FRONT not in running_replicas():
+        front = serve.deployment(
+            name="front",
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=256,
+            logging_config={"enable_access_log": False},
+        )(serve.ingress()(FrontReplica))
+        targets.append(serve.RunTarget(front.bind(), name=_FRONT, route_prefix="/"))
+    try:
+        serve.run_many(targets)
+    except RuntimeError as error:
+        message = serve.status().applications[name].message
+        raise ClusterError(
+            f"the endpoint did not start: {message.strip() or error}",
+            where=name,
+            hint="what was live before still is; the replicas' logs are in Ray's session folder",
+        ) from error
+
+
+def run_beside(release: Release, settings: Serve, gpus: float, name: str) -> None:
+    """Run the release as the application `name`, which is reached through a handle only.
+
+    Raises:
+        JobError: `serve.autoscaling` cannot be imported.
+        ClusterError: no replica starts.
+    """
+    replicas = settings.replicas.model_copy(update={"min": max(1, settings.replicas.min)})
+    beside = settings.model_copy(update={"replicas": replicas})
+    # It lets nobody in: whose requests it gets was looked at by the version that sends them.
+    application = _application({**release, "name": name, "keyring": None}, beside, gpus)
+    target = serve.RunTarget(application, name=name, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=False)
+    until, found = time.monotonic() + _START_WITHIN_S, serve.status().applications[name]
+    while found.status.value == "DEPLOYING" and time.monotonic() < until:
+        time.sleep(0.2)
+        found = serve.status().applications[name]
+    if found.status.value != "RUNNING":
+        raise ClusterError(
+            f"version {release['version']} did not start beside the one that is live: "
+            f"{found.message.strip() or found.status.value}",
+            where=release["name"],
+            expected=f"a replica within {_START_WITHIN_S:g} s",
+            hint="both versions' replicas need room on the cluster (`serve.cpus`, `serve.gpus`); "
+            "what was live before still is",
+        )
+
+
+def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:
+    deployment = serve.deployment(
+        name="model",
+        autoscaling_config={
+            **_policy(settings.autoscaling),
+            "min_replicas": settings.replicas.min,
+            "max_replicas": settings.replicas.max,
+            "target_ongoing_requests": settings.target_ongoing_requests,
+            "upscale_delay_s": settings.upscale_delay_s,
+            "downscale_delay_s": settings.downscale_delay_s,
+            # Load is averaged over this; the default of 30 answers a rush half a minute late.
+            # It has to be above Serve's nominal interval of 10.
+            "look_back_period_s": 11,
+        },
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": gpus},
+        # A new version's replica answers before an old one is stopped.
+        max_surge_percent=100,
+        # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
+        logging_config={"enable_access_log": False},
+    )(serve.ingress()(Replica))
+    own = settings.without("release").model_dump_json()
+    return deployment.bind(
+        release["name"], release["bundle"], own, release["keyring"], release["digest"]
+    )
+
+
+def _policy(function: str | None) -> dict[str, Any]:
+    """Raises JobError where the job's own policy cannot be imported."""
+    if function is None:
+        return {}
+    module, _, name = function.partition(":")
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise JobError(
+            f"`{function}` cannot be imported: {error}",
+            where="serve.autoscaling",
+            expected="module:function",
+            hint="put its folder on PYTHONPATH",
+        ) from error
+    return {"policy": {"policy_function": function}}
+
+
+def wait_for_answer(
+    release: Release, row: dict[str, Any], settings: Serve, key: str | None
+) -> None:
+    """Return once the new version has predicted `row`, for Serve is ready before its proxy is."""
+    body = json.dumps({"rows": [row]})
+    headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
+    last = "no answer"
+    until = time.monotonic() + _ANSWER_WITHIN_S
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=10)
+        try:
+            connection.request("POST", f"/{release['name']}/predict", body, headers)
+            response = connection.getresponse()
+            text = response.read()
+            if response.status == 200 and json.loads(text)["version"] == release["version"]:
+                return
+            last = f"{response.status} {text[:200].decode(errors='replace')}"
+        except OSError as error:
+            last = str(error)
+        finally:
+            connection.close()
+        time.sleep(0.05)
+    raise ClusterError(
+        f"the endpoint does not answer: {last}", where=release["url"], expected="a prediction"
+    )
