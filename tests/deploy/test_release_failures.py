@@ -1,0 +1,115 @@
+"""Processes die and load comes and goes: what a client sees of it, and how many replicas there are.
+
+The client sends requests all the time; none may fail.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import spoiled_bundles
+from counting import load
+from sites import Site
+
+from ray_pipeline import cluster
+
+POLICY = """
+def wanted(context):
+    return 2, {}
+"""
+
+
+def replicas(site):
+    lines = httpx.get(f"{site.url}/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith("ray_pipeline_replicas{")]
+    return int(float(line.split()[-1]))
+
+
+def waited(condition, seconds=240):
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() < begun + seconds, "it did not come about"
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+def kill_a_replica(site):
+    members = cluster.processes(cluster.record())
+    found = [one for one in members if "ServeReplica:model:" in " ".join(one.cmdline())]
+    found[0].send_signal(signal.SIGKILL)
+    return len(found)
+
+
+@pytest.mark.parametrize("count", [2, 1])
+def test_a_killed_replica_costs_no_request(site, live, classifier, rows, count):
+    site.deploy(classifier.bundle, replicas={"min": count, "max": count})
+    time.sleep(6)  # the old replica ends
+    with load(site, rows, connections=6) as counted:
+        time.sleep(1)
+        assert kill_a_replica(site) == count
+        time.sleep(2)
+        waited(lambda: replicas(site) == count)
+        time.sleep(1)
+    assert counted.failures == []
+    assert len(counted.versions) > 50
+
+
+def test_a_lost_machine_costs_no_request(classifier, rows, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from _machine import another_machine
+
+    (tmp_path / "home").mkdir()
+    site = Site(tmp_path / "home")  # one that listens to other machines
+    monkeypatch.setenv("RAY_PIPELINE_HOME", str(site.home))
+    try:
+        site.deploy(classifier.bundle, host="0.0.0.0")
+        with another_machine(tmp_path, cluster.record(), site.environment) as machine:
+            site.deploy(classifier.bundle, host="0.0.0.0", replicas={"min": 4, "max": 4})
+            time.sleep(6)  # the old replica ends
+            there = [one for one in psutil.process_iter() if machine.has(one)]
+            assert any("ServeReplica:model:" in " ".join(one.cmdline()) for one in there)
+            with load(site, rows, connections=6) as counted:
+                time.sleep(1)
+                machine.kill()
+                time.sleep(5)
+    finally:
+        site.down()
+    assert counted.failures == []
+    assert len(counted.versions) > 50
+
+
+def test_more_load_more_replicas_and_back_to_none(site, live, classifier, rows, tmp_path):
+    slow = spoiled_bundles.version(
+        classifier.bundle, tmp_path / "slow", "slow", spoiled_bundles.slow
+    )
+    site.deploy(
+        slow,
+        replicas={"min": 0, "max": 2},
+        target_ongoing_requests=2,
+        upscale_delay_s=1,
+        downscale_delay_s=1,
+    )
+    waited(lambda: replicas(site) == 0)
+    with load(site, rows, connections=8) as counted:
+        waited(lambda: replicas(site) >= 1)
+        taken = waited(lambda: replicas(site) == 2)
+        waited(lambda: len(counted.versions) > 20)
+    assert counted.failures == []
+    assert taken < 20
+    waited(lambda: replicas(site) == 0)
+
+
+def test_a_policy_of_the_jobs_own_decides(site, live, classifier, tmp_path, monkeypatch):
+    (tmp_path / "scaling.py").write_text(POLICY)
+    known = site.environment.get("PYTHONPATH", "")
+    monkeypatch.setitem(site.environment, "PYTHONPATH", f"{tmp_path}:{known}")
+    settings = {"replicas": {"min": 1, "max": 3}, "upscale_delay_s": 0}
+    site.deploy(classifier.bundle, autoscaling="scaling:wanted", **settings)
+    waited(lambda: replicas(site) == 2)
+    wrong = site.tried(classifier.bundle, autoscaling="scaling:absent")
+    assert "JobError: serve.autoscaling: `scaling:absent` cannot be imported" in wrong.stderr
