@@ -3,10 +3,6 @@
 # make fuzz   after the demo: send its model's endpoint bytes of every kind for SECONDS
 .PHONY: demo test fuzz lint format clean
 
-# Packages are compiled as they are imported, once: without that, each of a run's processes would
-# compile torch for itself.
-unexport PYTHONDONTWRITEBYTECODE
-
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
