@@ -64,7 +64,7 @@ def main() -> None:
         finally:
             site.down()
     if options.picture and site.replicas:
-        options.picture.write_text(STYLE + picture(site))
+        options.picture.write_text(STYLE + str(picture(site)))
     finish("release", rows, {}, figures, options.json, packages=("ray", "onnxruntime"))
 
 
@@ -207,6 +207,8 @@ def tried(site: Site) -> None:
 def rolled_back(site: Site) -> None:
     from ray_pipeline.deploy import changes
 
+    for _ in range(2):
+        site.deploy()
     with site.load():
         changes.rollback(NAME, "storage")
         time.sleep(7)
@@ -214,6 +216,7 @@ def rolled_back(site: Site) -> None:
 
 def killed_of_two(site: Site) -> None:
     site.deploy(replicas={"min": 2, "max": 2})
+    time.sleep(6)  # the old replica ends
     with site.load():
         site.kill_a_replica()
         time.sleep(8)
