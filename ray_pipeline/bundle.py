@@ -42,10 +42,12 @@ class Manifest:
     version: str
     created: str
     """UTC, ISO 8601."""
-    task: Literal["classification", "regression", "generation", "retrieval"]
+    task: Literal["classification", "multilabel", "regression", "generation", "retrieval"]
     schema: Schema
     classes: tuple[str, ...] | None
     """In the order of the model's outputs; None for all but a classification."""
+    thresholds: tuple[float, ...] | None = None
+    """Where a row may have several classes: from which probability on it gets each of them."""
     model_file: str = "model.onnx"
     privacy: dict[str, Any] = field(default_factory=dict)
     """What `data.privacy` does to the values of a request, before anything else does."""

@@ -42,8 +42,10 @@ from ray_pipeline.model import (
     bred,
     distill,
     evaluate,
+    folds,
     gates,
     negatives,
+    one_label,
     prune,
     space,
     train,
@@ -66,6 +68,7 @@ STAGES = (
     "negatives",
     "tune",
     "train",
+    "folds",
     "prune",
     "distill",
     "compress",
@@ -151,7 +154,7 @@ def path(run: Run) -> Iterator[Stage]:
     rows_alone = data.without("history", "features", "balance")
     yield (sides := run.stage("split", split.write, cleaned, rows_alone, schema))
     groups, positive = job.evaluate.groups, job.evaluate.positive
-    if groups or data.balance:
+    if groups or (data.balance and schema.label.kind != "labels"):
         yield run.stage("bias", bias.write, sides, groups, data.balance, positive, schema)
     bases = features.fingerprint(data.features)
     yield (prepared := run.stage("features", features.write, sides, data, schema, depends=bases))
@@ -163,6 +166,10 @@ def path(run: Run) -> Iterator[Stage]:
     if data.paired and job.model.contrastive.hard_negatives:
         yield (prepared := run.stage("negatives", negatives.write, prepared, job.model))
     trained, training = yield from _trained(run, prepared, code)
+    if job.evaluate.folds:
+        divided = (trained, prepared, sides, data, schema, training, folds.part(job.evaluate))
+        yield (folded := run.stage("folds", folds.write, *divided, depends=[code, bases]))
+        record["folds"] = folded.record["folds"]
     trained = yield from _smaller(run, trained, training, prepared, sides, schema)
     judged = yield from _judged(run, trained, prepared, sides, schema, depends=code)
     made = (trained, prepared, sides, judged, schema)
@@ -177,6 +184,7 @@ def checked(job: Job, data: Data) -> tuple[Schema, Schema]:
             that are not there or do not suit it.
     """
     clean_schema, schema = _schemas(job, data)
+    one_label.check(job, schema)
     evaluate.check(job.evaluate, schema, data.paired)
     features.check(data.features, history.extended(schema, data.history))
     balance.check(data.balance, schema)
@@ -279,9 +287,11 @@ def _judged(
 ) -> Generator[Stage, None, Stage]:
     """The model's metrics on rows that it has not seen, inside the job's bounds."""
     settings, record = run.job.evaluate, run.record
-    inputs = (trained, prepared, sides, schema, settings.without("gates", "champion"))
+    inputs = (trained, prepared, sides, schema, settings.without("gates", "champion", "folds"))
     yield (judged := run.stage("evaluate", evaluate.write, *inputs, depends=depends))
     record["metrics"] = dict(judged.record["metrics"])
+    if "folds" in record:
+        record["metrics"]["folds"] = record["folds"]
     if rival := champion.found(settings.champion, run.job.name):
         shared = (judged, sides, schema, settings.bootstrap, str(rival.path))
         compared = run.stage("champion", champion.write, *shared, depends=rival.manifest.digest)

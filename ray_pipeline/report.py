@@ -22,6 +22,13 @@ _METRICS = {
     "recall": "recall",
     "f1_macro": "F1, macro",
     "f1_micro": "F1, micro",
+    "precision_micro": "precision, micro",
+    "precision_macro": "precision, macro",
+    "recall_micro": "recall, micro",
+    "recall_macro": "recall, macro",
+    "subset_accuracy": "subset accuracy",
+    "hamming_loss": "Hamming loss",
+    "mean_average_precision": "mean average precision",
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "log_loss": "log loss",
@@ -41,10 +48,12 @@ _METRICS = {
 }
 _HEADLINE = (
     *("accuracy", "roc_auc", "f1", "r2", "rmse", "mae", "perplexity", "token_accuracy"),
-    *("mrr", "recall_at_1", "ndcg_at_10"),
+    *("mrr", "recall_at_1", "ndcg_at_10", "f1_micro", "mean_average_precision"),
 )
 _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 12, 12
-_LOWER_IS_BETTER = {"log_loss", "brier", "calibration_error", "rmse", "mae", "perplexity"}
+_LOWER_IS_BETTER = {
+    *("log_loss", "brier", "calibration_error", "rmse", "mae", "perplexity", "hamming_loss"),
+}
 
 _SECRET = re.compile(r"password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 _HIDDEN = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=Bearer )(?![$<{])[^\s\"']+")  # URL users, keys

@@ -28,7 +28,7 @@ from ray_pipeline import charts, charts_search
 Record = Mapping[str, Any]
 
 _PLACES = {
-    "learned": ("tune", "train", "prune", "distill", "compress"),
+    "learned": ("tune", "train", "folds", "prune", "distill", "compress"),
     "judged": ("evaluate", "champion"),
     "served": ("export", "deploy"),
 }

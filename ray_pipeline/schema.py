@@ -8,11 +8,15 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-Kind = Literal["integer", "number", "boolean", "category", "date", "text", "image"]
+Kind = Literal["integer", "number", "boolean", "category", "date", "text", "image", "labels"]
 """A `category` has a vocabulary; a `text` is read word by word, and is never one. An `image` is
-the bytes of a JPEG, PNG or the like."""
+the bytes of a JPEG, PNG or the like. `labels` are the names of whatever applies to a row: several,
+one or none; only a label can be such."""
 
-TEXTS: tuple[Kind, ...] = ("category", "text")
+SEPARATOR = "|"
+"""What stands between the names of `labels`, where a job says nothing else."""
+
+TEXTS: tuple[Kind, ...] = ("category", "text", "labels")
 """Kinds whose values are texts wherever they go; all others come to be numbers."""
 Role = Literal["feature", "label", "ignore"]
 
@@ -24,6 +28,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "date": pa.timestamp("us", "UTC"),
     "text": pa.string(),
     "image": pa.binary(),
+    "labels": pa.string(),
 }
 
 
@@ -37,17 +42,23 @@ def kind_of(column: pa.DataType) -> Kind | None:
         return "number"
     if pa.types.is_timestamp(column) or pa.types.is_date(column):
         return "date"
+    if pa.types.is_list(column) and pa.types.is_string(column.value_type):
+        return "labels"
     return None
 
 
 class Column(BaseModel):
-    """One column: its name, the kind of its values, and what it is used for."""
+    """One column: its name, the kind of its values, and what it is used for.
+
+    `separator` stands between the names of `labels`, and is of no meaning for other kinds.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     kind: Kind
     role: Role = "feature"
+    separator: str = SEPARATOR
 
 
 class Schema(BaseModel):
@@ -98,6 +109,6 @@ class Schema(BaseModel):
         return frozenset(("", *self.missing))
 
     def arrow(self) -> pa.Schema:
-        """The schema of cleaned rows: integer → int64, number → float64, category
-        and text → string, date → timestamp[us, UTC]."""
+        """The schema of cleaned rows: integer → int64, number → float64, category,
+        text and labels → string, date → timestamp[us, UTC]."""
         return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])

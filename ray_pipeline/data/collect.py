@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ray_pipeline.data.readers.rows import placed
 from ray_pipeline.data.sources import files
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import ColumnSettings, Data, Source
-from ray_pipeline.schema import Column, Kind, Role, Schema
+from ray_pipeline.schema import SEPARATOR, Column, Kind, Role, Schema
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -62,14 +62,17 @@ def _rows(
 ) -> Iterator[pa.Table]:
     names = (*schema.names, *treat.reads) if treat else schema.names
     for table in connector(source, data).tables(piece, data, names):
-        cleaned = _cleaned(table, source, names, schema.missing_texts)
+        cleaned = _cleaned(table, source, names, schema)
         yield treat(cleaned) if treat else cleaned
 
 
-def _cleaned(
-    table: pa.Table, source: Source, names: Sequence[str], missing: Collection[str]
-) -> pa.Table:
-    columns = {name: parsing.present(table[name], missing) for name in names}
+def _cleaned(table: pa.Table, source: Source, names: Sequence[str], schema: Schema) -> pa.Table:
+    several = {column.name for column in schema if column.kind == "labels"}
+    missing = schema.missing_texts
+    columns = {
+        name: parsing.present(table[name], missing - {""} if name in several else missing)
+        for name in names
+    }
     named = "_source" in table.column_names
     place = table["_source"] if named else placed(str(source), len(table))
     return pa.table(columns | {"_source": place} | {name: table[name] for name in LINEAGE[1:]})
@@ -127,7 +130,9 @@ def _column(name: str, data: Data, kinds: dict[str, Kind]) -> Column:
     role: Role = "ignore" if aside else "feature"
     role = given.role if isinstance(given, ColumnSettings) else role
     kind = given.kind if isinstance(given, ColumnSettings) else given
-    return Column(name=name, kind=kind, role="label" if name == data.label else role)
+    separator = given.separator if isinstance(given, ColumnSettings) else SEPARATOR
+    role = "label" if name == data.label else role
+    return Column(name=name, kind=kind, role=role, separator=separator)
 
 
 def _kinds(source: Source, data: Data, names: Sequence[str]) -> dict[str, Kind]:
@@ -156,7 +161,7 @@ def _sample(source: Source, data: Data, names: Sequence[str]) -> pa.Table:
     if table is None or not pc.any(pc.is_null(table["_error"])).as_py():
         where = found.places(source, data)[0]
         raise DataError("no row can be read", where=where, expected=f"{len(names)} fields")
-    return _cleaned(table, source, names, Schema(columns=(), missing=data.missing).missing_texts)
+    return _cleaned(table, source, names, Schema(columns=(), missing=data.missing))
 
 
 def _few_whole(values: pa.ChunkedArray) -> bool:

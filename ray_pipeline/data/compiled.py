@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ray_pipeline.data import label_sets
 from ray_pipeline.data.encoders import (
     category,
     chat,
@@ -55,8 +56,9 @@ def compiled_arrow(
     `numbers` FixedSizeList<float32>[number_width] and `categories` FixedSizeList<int32>[C], as
     Statistics describes them, of which rows of an image or of tokens alone have none; `tokens`
     List<int32> and `image`, if there is one; and `label`, if the rows have it: the class index
-    int64, or the value float32. For a language model they are `tokens`, `targets`, and as `label`
-    the number of tokens to foretell, int64; for pairs `pairs.encoding` says what they are.
+    int64, or the value float32, or for each class whether the row has it, FixedSizeList<uint8>[K].
+    For a language model they are `tokens`, `targets`, and as `label` the number of tokens to
+    foretell, int64; for pairs `pairs.encoding` says what they are.
 
     Training rows are given with the `fold` [N] of each, and `folds` are what `fitting.fitted`
     found: their target encodings are learned from the other folds.
@@ -176,7 +178,9 @@ def _codes(statistics: Statistics) -> Callable[[pa.Table], Codes]:
     return coded
 
 
-def _label(values: pa.ChunkedArray, label: LabelStatistics) -> pa.ChunkedArray:
+def _label(values: pa.ChunkedArray, label: LabelStatistics) -> Any:
+    if label.separator is not None:
+        return _lists(label_sets.hot(values, label), pa.uint8())
     if label.classes is None:
         return pc.cast(values, pa.float32(), safe=False)
     texts = pc.cast(values, pa.string())

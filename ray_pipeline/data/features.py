@@ -40,6 +40,7 @@ def check(features: Features, schema: Schema) -> None:
     """Raises JobError for settings of a column that is no feature, or is of another kind, and for
     several columns of images."""
     _check_one_image(schema)
+    _check_no_lists(schema)
     kinds = {column.name: column.kind for column in schema.features}
     paired = pairs.are(features, schema)
     if schema.label.kind == "text":
@@ -69,6 +70,17 @@ def check(features: Features, schema: Schema) -> None:
             where="data.features.columns",
             expected="one at most; others as `tfidf`",
         )
+
+
+def _check_no_lists(schema: Schema) -> None:
+    for column in schema.features:
+        if column.kind == "labels":
+            raise JobError(
+                "a list can be predicted, not read",
+                where=f"column {column.name}",
+                expected="one value in each row",
+                hint=f"`data.columns`: {{{column.name}: {{kind: labels, role: ignore}}}}",
+            )
 
 
 def _check_one_image(schema: Schema) -> None:
@@ -111,7 +123,7 @@ def write_sides(
         (side, path) for side, folder in sides.items() for path in parts.existing_files(folder)
     ]
     weights = None
-    if data.balance is not None:
+    if data.balance is not None and schema.label.kind != "labels":
         weights = balance.fitted(sides["train"], data.balance, schema)
     vectors = None
     if statistics.sentences:
@@ -131,6 +143,7 @@ def write_sides(
         "categories": dict(zip(statistics.category_names, statistics.category_sizes, strict=True)),
         **({"balance": balance.described(weights)} if weights else {}),
         **({"answers": chat.described(statistics)} if statistics.chat else {}),
+        **({"labels_left_out": left} if (left := statistics.label.left_out) else {}),
     }
 
 

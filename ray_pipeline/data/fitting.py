@@ -87,7 +87,7 @@ def fitted(files: list[UPath], data: Data, schema: Schema) -> Fitted:
     share = min(1.0, SAMPLE / max(rows, 1))
     work = partial(_part, schema=schema, features=data.features, share=share, told=told)
     found = _merged(parts.results(files, work))
-    label = pairs.label_of(schema.label.name) if paired else _label(schema.label, found)
+    label = pairs.label_of(schema.label.name) if paired else _label(schema.label, found, data)
     categories = _categories(found, data.features, schema)
     learned = {
         column.name: target.fitted(
@@ -260,7 +260,7 @@ def _tokens(features: Features, schema: Schema) -> TokenStatistics | None:
     return tokens.fitted(named[0], features.of(named[0])) if named else None
 
 
-def _label(column: Column, part: Part) -> LabelStatistics:
+def _label(column: Column, part: Part, data: Data) -> LabelStatistics:
     if part.answers is not None:
         return chat.label_of(column.name, part.answers)
     found = part.summaries[column.name]
@@ -271,12 +271,39 @@ def _label(column: Column, part: Part) -> LabelStatistics:
             name=column.name, classes=None, mean=found.mean, deviation=found.deviation
         )
     classes = sorted(found.values.items())
+    if column.kind == "labels":
+        return _several(column, classes, part.rows, data)
     if len(classes) < 2:
         raise _one_class(column, *found.values)
     return LabelStatistics(
         name=column.name,
         classes=tuple(name for name, _ in classes),
         counts=tuple(count for _, count in classes),
+    )
+
+
+def _several(
+    column: Column, found: list[tuple[str, int]], rows: int, data: Data
+) -> LabelStatistics:
+    """The label of which a row may have several classes. Raises DataError where none is left."""
+    given = data.column(column.name)
+    least = given.min_rows if given else 1
+    classes = [(name, count) for name, count in found if count >= least]
+    if not classes:
+        raise DataError(
+            f"no label is that of {least:,} training rows or more",
+            where=f"column {column.name}",
+            hint="lower its `min_rows`, or give more rows",
+        )
+    balanced = data.balance is not None
+    return LabelStatistics(
+        name=column.name,
+        classes=tuple(name for name, _ in classes),
+        counts=tuple(count for _, count in classes),
+        separator=column.separator,
+        min_rows=least,
+        left_out=len(found) - len(classes),
+        weights=tuple(max(rows - count, 1) / count for _, count in classes) if balanced else (),
     )
 
 

@@ -29,7 +29,7 @@ PADDING = -1
 def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
     """A prepared table's columns: `numbers` [N, F] float32, `categories` [N, C] int32, `tokens`
     and the other LISTS [N, T] int32, each padded to its longest, `image` [N, H, W, C] uint8,
-    `label` [N] and `weight` [N].
+    `label` [N], or [N, K] uint8 where a row may have several, and `weight` [N].
 
     Those that the table lacks are left out; but where it has neither tokens nor an image, or has
     one of numbers and categories, an absent one of these is a matrix of no width.
@@ -43,7 +43,18 @@ def matrices(table: pa.Table) -> dict[str, NDArray[Any]]:
             found[name] = padded(table[name].combine_chunks())
     if "image" in names:
         found["image"] = table["image"].combine_chunks().to_numpy_ndarray()
-    return found | {n: table[n].to_numpy() for n in ("label", "weight") if n in names}
+    if "label" in names:
+        found["label"] = labels(table)
+    return found | ({"weight": table["weight"].to_numpy()} if "weight" in names else {})
+
+
+def labels(table: pa.Table) -> NDArray[Any]:
+    """A prepared table's `label`: class indices or values [N], or 0 and 1 by class [N, K] uint8."""
+    kind = table["label"].type
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_fixed_size_binary(kind):
+        return _fixed(table, "label", np.uint8)
+    found: NDArray[Any] = table["label"].to_numpy()
+    return found
 
 
 def padded(lists: pa.ListArray) -> NDArray[np.int32]:
@@ -63,13 +74,16 @@ def pictures(pixels: NDArray[np.uint8]) -> pa.Array:
 
 
 def packed(table: pa.Table) -> pa.Table:
-    """`table` as it is stored: a row's numbers, and its categories, are one piece of bytes each.
+    """`table` as it is stored: a row's numbers, its categories, and its labels if they are
+    several, are one piece of bytes each.
 
     Parquet would count the items of a list: twice the time to write, four times to read. A matrix
     of no width is left out.
     """
-    for name in _TYPES.keys() & {*table.column_names}:
+    for name in {*_TYPES, "label"} & {*table.column_names}:
         place, lists = table.column_names.index(name), table[name].combine_chunks()
+        if not pa.types.is_fixed_size_list(lists.type):
+            continue
         table = table.remove_column(place)
         if lists.type.list_size:
             table = table.add_column(place, name, _bytes(lists))

@@ -5,14 +5,15 @@ A column that already has a type that fits stays typed; all others go through te
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_pipeline.data import dates
-from ray_pipeline.schema import ARROW_TYPES, Kind, kind_of
+from ray_pipeline.data import dates, label_sets
+from ray_pipeline.schema import ARROW_TYPES, SEPARATOR, Kind, kind_of
 
 _INTEGER = r"^[+-]?[0-9]{1,38}$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -31,6 +32,7 @@ EXPECTED: dict[Kind, str] = {
     "date": "date (ISO 8601)",
     "text": "text",
     "image": "the bytes of an image",
+    "labels": "names, or a list of them",
 }
 
 
@@ -44,7 +46,14 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def as_texts(values: Column) -> Column:
-    """A column of any flat type as texts, which for floats are exact; of bytes, only how many."""
+    """A column of any flat type as texts, which for floats are exact; of bytes, only how many; of
+    lists as JSON."""
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        lists = values.to_pylist()
+        texts = [
+            None if items is None else json.dumps(items, ensure_ascii=False) for items in lists
+        ]
+        return pa.chunked_array([pa.array(texts, pa.string())])
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
     if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
@@ -87,12 +96,12 @@ def _by_dictionary(values: Column, missing: Collection[str]) -> Column:
     return pa.chunked_array(parts) if isinstance(whole, pa.ChunkedArray) else parts[0]
 
 
-def parsed(values: Column, kind: Kind) -> tuple[Column, Column | None]:
+def parsed(values: Column, kind: Kind, separator: str = SEPARATOR) -> tuple[Column, Column | None]:
     """`values` as the kind's Arrow type, and which of them do not fit (None: all do).
 
     Null stays null. Infinities and NaN, and texts for them, become null in a number or integer
     column. A text of an integer may carry a fraction of zeros (`39.0`), as pandas writes integers
-    with gaps. Categories may stay dictionary-encoded.
+    with gaps. Categories may stay dictionary-encoded. `labels` are told apart by the `separator`.
     """
     if not is_text(values.type):
         typed = _fitted(values, kind)
@@ -101,6 +110,8 @@ def parsed(values: Column, kind: Kind) -> tuple[Column, Column | None]:
         values = as_texts(values)
     if kind in ("category", "text"):
         return values, None
+    if kind == "labels":
+        return label_sets.typed(pc.cast(values, pa.string()), separator)
     return _parsed_texts(pc.cast(values, pa.string()), kind)
 
 

@@ -58,7 +58,7 @@ def _parsed(
     values, faults = {}, [table["_error"]]
     for column in schema:
         texts = _replaced(table[column.name], replace.get(column.name), schema)
-        values[column.name], misfits = parsing.parsed(texts, column.kind)
+        values[column.name], misfits = parsing.parsed(texts, column.kind, column.separator)
         if misfits is not None:
             faults.append(_misfit_reasons(texts, misfits, column))
         if column.kind == "image":

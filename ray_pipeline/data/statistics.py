@@ -16,6 +16,10 @@ PERIODS = {"minute": 60, "hour": 24, "weekday": 7, "day": 31, "month": 12, "day_
 """How many values a part of a date has."""
 
 
+Task = Literal["classification", "multilabel", "regression", "generation", "retrieval"]
+"""What a model does; `multilabel` is a classification where a row may have several classes."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -181,11 +185,20 @@ class LabelStatistics(_Frozen):
     """The label: its classes in sorted order with their counts, or None for a regression.
 
     Of a language model, `mean` and `deviation` are those of an answer's number of tokens.
+
+    Where a row may have several classes, or none, a `separator` stands between their names in it;
+    names that fewer than `min_rows` training rows have are no classes, and `left_out` is how many
+    they are. `weights` are then what the classes' presence counts for in the loss, its absence
+    counting 1; all 1 if empty.
     """
 
     name: str
     classes: tuple[str, ...] | None
     counts: tuple[int, ...] = ()
+    separator: str | None = None
+    min_rows: int = 1
+    left_out: int = 0
+    weights: tuple[float, ...] = ()
     mean: float = 0.0
     deviation: float = 1.0
 
@@ -283,11 +296,13 @@ class Statistics(_Frozen):
         return indexed + tuple(column.name for column in self.binned)
 
     @property
-    def task(self) -> Literal["classification", "regression", "generation", "retrieval"]:
+    def task(self) -> Task:
         if self.chat is not None:
             return "generation"
         if self.pairs is not None:
             return "retrieval"
+        if self.label.separator is not None:
+            return "multilabel"
         return "regression" if self.label.classes is None else "classification"
 
     @property

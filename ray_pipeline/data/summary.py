@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ray_pipeline.data import dates
+from ray_pipeline.data import dates, label_sets
 from ray_pipeline.schema import Column
 
 MOST_VALUES = 100_000
@@ -166,13 +166,15 @@ Summary = Moments | Counts
 
 def summarised(values: pa.ChunkedArray, column: Column) -> Summary:
     """The summary of a typed column: of a date its seconds since 1970, of a text its length, of an
-    image its bytes."""
+    image its bytes. Of labels each is counted."""
     if column.kind in {"integer", "number", "date"}:
         return Moments.of(as_doubles(values))
     if column.kind == "text":
         return Moments.of(as_doubles(pc.utf8_length(values)))
     if column.kind == "image":
         return Moments.of(as_doubles(pc.binary_length(values)))
+    if column.kind == "labels":
+        return Counts(label_sets.counted(values, column.separator), values.null_count)
     texts = pa.types.is_dictionary(values.type)
     return Counts.of(values if texts else pc.cast(values, pa.string()))
 

@@ -24,6 +24,7 @@ from ray_pipeline import audit, bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import clean, collect, parts, sources
 from ray_pipeline.data.connectors import FILES, connector
+from ray_pipeline.data.label_sets import named
 from ray_pipeline.data.privacy import treatment
 from ray_pipeline.data.rows import Replace
 from ray_pipeline.data.statistics import TokenStatistics
@@ -33,6 +34,7 @@ from ray_pipeline.deploy import pictures, runtime, sinks, texts
 from ray_pipeline.deploy.halves import Columns
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Clean, Data, Source
+from ray_pipeline.model.multilabel import decided
 from ray_pipeline.schema import TEXTS, Column, Schema
 
 ADDED = ("prediction", "probability", "probabilities")
@@ -48,7 +50,8 @@ def predicted(path: str, source: str | Source, output: str) -> dict[str, Any]:
 
     The output, .parquet, .csv or .jsonl by its name, keeps the input's columns and order, and
     adds `prediction`; for a classification also its `probability` and the `probabilities` of all
-    classes (as JSON in a CSV). Rows that cannot be used go to `<output>.quarantine.parquet`, each
+    classes (as JSON in a CSV). Where a row may have several labels, the prediction is a list, and
+    there is no `probability`. Rows that cannot be used go to `<output>.quarantine.parquet`, each
     with its reason. Rows are streamed, and both files appear whole or not at all.
 
     Returns `rows_in`, `rows_out`, `rows_quarantined`, `output`, `quarantine` (None if no row is)
@@ -252,6 +255,12 @@ def _added(outputs: NDArray[np.float32], manifest: Manifest) -> dict[str, pa.Arr
     if manifest.classes is None:
         return {"prediction": pa.array(outputs, pa.float64())}
     by_class = [pa.array(column, pa.float64()) for column in outputs.T]
+    if manifest.thresholds is not None:
+        given = named(decided(outputs.astype(float), manifest.thresholds), manifest.classes)
+        return {
+            "prediction": pa.array(given, pa.list_(pa.string())),
+            "probabilities": pa.StructArray.from_arrays(by_class, manifest.classes),
+        }
     return {
         "prediction": pa.array(manifest.classes).take(pa.array(outputs.argmax(axis=1))),
         "probability": pa.array(outputs.max(axis=1), pa.float64()),

@@ -22,6 +22,13 @@ _HEADLINES = (
 )
 
 
+_OF_LABELS = (
+    *("f1_micro", "f1_macro", "precision_micro", "recall_micro", "subset_accuracy"),
+    *("hamming_loss", "mean_average_precision", "roc_auc", "log_loss"),
+)
+"""The headlines where a row may have several labels."""
+
+
 def mlflow_files(manifest: Manifest) -> dict[str, str]:
     """`MLmodel` and the two files that say which environment it needs.
 
@@ -58,8 +65,9 @@ def readme(manifest: Manifest, rows: int, label: str) -> str:
     """The model card, as Markdown."""
     features = ", ".join(f"`{column.name}` ({column.kind})" for column in manifest.schema.features)
     found = manifest.metrics
+    many = "any" if manifest.thresholds else "one"
     predicts = f"`{label}`" + (
-        f", one of {', '.join(f'`{name}`' for name in manifest.classes)}"
+        f", {many} of {', '.join(f'`{name}`' for name in manifest.classes)}"
         if manifest.classes
         else ""
     )
@@ -84,7 +92,7 @@ def _metrics_table(found: Mapping[str, Any]) -> str:
     """Figures on the split that was judged, each with its interval and the baseline's."""
     baseline, intervals = found.get("baseline") or {}, found.get("intervals") or {}
     lines = []
-    for key in _HEADLINES:
+    for key in _OF_LABELS if found.get("thresholds") else _HEADLINES:
         value = found.get(key)
         if isinstance(value, int | float):
             low_high = intervals.get(key)
@@ -176,6 +184,9 @@ def _outputs(manifest: Manifest) -> list[dict[str, Any]]:
     if manifest.task == "regression":
         return [{"type": "double", "name": "value", "required": True}]
     by_class = {"type": "map", "values": {"type": "double"}, "name": "probabilities"}
+    if manifest.thresholds is not None:
+        texts = {"type": "array", "items": {"type": "string"}, "name": "labels"}
+        return [{**texts, "required": True}, {**by_class, "required": True}]
     return [
         {"type": "string", "name": "label", "required": True},
         {"type": "double", "name": "probability", "required": True},

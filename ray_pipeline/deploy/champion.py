@@ -20,6 +20,7 @@ from ray_pipeline.deploy.example import statistics
 from ray_pipeline.deploy.runtime import Predictor, columns_from_table
 from ray_pipeline.errors import JobError
 from ray_pipeline.model import comparison, judgement
+from ray_pipeline.model.judgement import Focus
 from ray_pipeline.model.metrics import Floats
 from ray_pipeline.schema import Schema
 
@@ -47,7 +48,8 @@ def write(
         JobError: it predicts something else, or reads columns that the rows have not.
     """
     opened = bundle.opened(path)
-    about = json.loads((judged / "metrics.json").read_text())["about"]
+    found = json.loads((judged / "metrics.json").read_text())
+    about = found["about"]
     ours = pq.read_table((judged / "predictions.parquet").path, filesystem=judged.fs)
     classes = tuple(
         name.removeprefix("probability_")
@@ -57,11 +59,11 @@ def write(
     _check(opened.manifest, about["task"], classes, schema)
     theirs = np.concatenate(list(_outputs(opened, split / about["split"], classes)))
     labels, own = _ours(ours, classes)
-    positive = classes.index(about["positive"]) if about["positive"] is not None else None
+    focus, at = _focus(found, opened.manifest, classes)
     compared = judgement.defined(
         {
-            **comparison.differences(labels, own, theirs, positive, resamples=resamples),
-            "theirs": judgement.key_metrics(labels, theirs, positive),
+            **comparison.differences(labels, own, theirs, focus, theirs_at=at, resamples=resamples),
+            "theirs": judgement.key_metrics(labels, theirs, at),
             "version": opened.manifest.version,
         }
     )
@@ -72,6 +74,18 @@ def write(
         "champion": compared,
         "findings": comparison.findings(compared, f"version {opened.manifest.version}"),
     }
+
+
+def _focus(
+    found: dict[str, Any], manifest: Manifest, classes: tuple[str, ...]
+) -> tuple[Focus, Focus]:
+    """What our figures speak of, and what the champion's: other thresholds, of several labels."""
+    if found.get("thresholds"):
+        own = dict(zip(manifest.classes or (), manifest.thresholds or (), strict=True))
+        return tuple(found["thresholds"].values()), tuple(own[name] for name in classes)
+    positive = found["about"]["positive"]
+    index = None if positive is None else classes.index(positive)
+    return index, index
 
 
 def _check(manifest: Manifest, task: str, classes: tuple[str, ...], schema: Schema) -> None:
@@ -104,9 +118,13 @@ def _outputs(opened: Bundle, rows: UPath, classes: tuple[str, ...]) -> Iterator[
 
 
 def _ours(rows: pa.Table, classes: tuple[str, ...]) -> tuple[NDArray[Any], Floats]:
-    """The labels [N] and the outputs of the model that was judged, as it left them."""
+    """The labels [N] or [N, K] and the outputs of the model that was judged, as it left them."""
     if not classes:
         return rows["label"].to_numpy(), rows["predicted"].to_numpy()
     places = {name: index for index, name in enumerate(classes)}
-    labels = np.array([places[label] for label in rows["label"].to_pylist()])
+    if pa.types.is_list(rows["label"].type):
+        found = [[name in given for name in classes] for given in rows["label"].to_pylist()]
+        labels = np.array(found, np.uint8)
+    else:
+        labels = np.array([places[label] for label in rows["label"].to_pylist()])
     return labels, np.stack([rows[_COLUMN + name].to_numpy() for name in classes], 1)

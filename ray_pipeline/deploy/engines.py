@@ -26,6 +26,7 @@ from ray_pipeline.deploy.providers import Profile
 from ray_pipeline.errors import ClusterError, GateRefused
 from ray_pipeline.job.providers import Providers
 from ray_pipeline.model import compress, train
+from ray_pipeline.model.multilabel import Thresholds
 from ray_pipeline.schema import Schema
 
 GPUS = 1
@@ -50,6 +51,7 @@ class Work:
     settings: Providers
     profile: Profile
     ranges: bytes | None
+    thresholds: Thresholds | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     Raises:
         GateRefused: no provider agrees with the network, and the CPU may not serve.
     """
+    opened = bundle.opened(exported / "bundle")
     statistics, network = prepared.load(features), train.load(trained)
     reading = feature_graph.onnx_graph(statistics)
     plain = graph.network_graph(network, statistics, graph.opset_of(reading))
@@ -105,9 +108,10 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         settings,
         profile(statistics, usual, most),
         calibrate.table(model.network, measure.calibration(features)) if in_8_bits else None,
+        opened.manifest.thresholds,
     )
     made = ray.get(ray.remote(num_gpus=GPUS)(built).remote(work))
-    return _written(bundle.opened(exported / "bundle"), work, made, out)
+    return _written(opened, work, made, out)
 
 
 def built(work: Work) -> Built:
@@ -159,7 +163,7 @@ def _tried(name: str, work: Work, folder: Path) -> Tried:
         return Tried(name, False, error.what)
     except providers.LOADING_ERRORS as error:
         return Tried(name, False, str(error).splitlines()[0])
-    told = judged(name, found, work.truth, work.deviation, work.settings)
+    told = judged(name, found, work.truth, work.deviation, work.settings, work.thresholds)
     return replace(told, **asdict(compress.latencies({name: run}, work.columns)[name]))
 
 

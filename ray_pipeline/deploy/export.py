@@ -61,8 +61,10 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     columns = texts.tokenized(statistics)
     predict = {form: texts.reading(run, columns) for form, run in made.predict.items()}
     seen = measure.validated(split / "validation", schema, network, statistics, predict)
-    deviation = statistics.label.deviation
-    apart = {form: parity.parity(seen.outputs[form], seen.truth, deviation) for form in predict}
+    metrics = json.loads((judged / "metrics.json").read_text())
+    thresholds = tuple(metrics["thresholds"].values()) if metrics.get("thresholds") else None
+    compared = (seen.truth, statistics.label.deviation, thresholds)
+    apart = {form: parity.parity(seen.outputs[form], *compared) for form in predict}
     _refuse_if_apart(apart["fp32"])
     table = compress.chosen(
         measure.candidates(made.content, seen, predict),
@@ -82,7 +84,8 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         cleaning=cleaning or {},
         privacy=privacy or {},
         model=json.loads((trained / "model.json").read_text()),
-        metrics=json.loads((judged / "metrics.json").read_text()),
+        thresholds=thresholds,
+        metrics=metrics,
         parity={**apart[taken], "form": taken, "forms": apart},
         networks=networks or [],
         compression=table,

@@ -33,6 +33,8 @@ class _Predicting(nn.Module):
         logits: Tensor = self.network(**dict(zip(self.names, inputs, strict=True)))
         if self.label.classes is None:
             return logits[:, 0] * (self.label.deviation or 1.0) + self.label.mean
+        if self.label.separator is not None:
+            return logits.sigmoid()
         return logits.softmax(dim=1)
 
 

@@ -115,18 +115,21 @@ def _outputs(manifest: Manifest, rows: int = -1, width: int = -1) -> list[dict[s
         return [{"name": "vector", "datatype": "FP32", "shape": [rows, width]}]
     if manifest.classes is None:
         return [{"name": "value", "datatype": "FP32", "shape": [rows]}]
-    return [
-        {"name": "label", "datatype": "BYTES", "shape": [rows]},
-        {"name": "probabilities", "datatype": "FP32", "shape": [rows, len(manifest.classes)]},
-    ]
+    by_class = [rows, len(manifest.classes)]
+    probabilities = {"name": "probabilities", "datatype": "FP32", "shape": by_class}
+    if manifest.thresholds is not None:  # a tensor holds no lists of different lengths
+        return [{"name": "labels", "datatype": "BOOL", "shape": by_class}, probabilities]
+    return [{"name": "label", "datatype": "BYTES", "shape": [rows]}, probabilities]
 
 
 def _data(name: str, predictions: list[dict[str, Any]], manifest: Manifest) -> list[Any]:
     if name == "vector":
         return [number for one in predictions for number in one[name]]
+    classes = manifest.classes or ()
+    if name == "labels":
+        return [label in one["labels"] for one in predictions for label in classes]
     if name != "probabilities":
         return [one[name] for one in predictions]
-    classes = manifest.classes or ()
     return [one["probabilities"][label] for one in predictions for label in classes]
 
 

@@ -23,6 +23,7 @@ from ray_pipeline.errors import GateRefused
 from ray_pipeline.model import compress
 from ray_pipeline.model.compress import Candidate, Columns, Predict
 from ray_pipeline.model.feed import dataset, matrices
+from ray_pipeline.model.multilabel import best_thresholds
 from ray_pipeline.schema import Schema
 
 BATCH_ROWS = 65_536
@@ -33,8 +34,9 @@ CALIBRATION_ROWS, CALIBRATION_BATCH = 2_048, 128
 
 @dataclass(frozen=True)
 class Validated:
-    """Of N validation rows: true labels [N], the network's outputs and each form's ([N, K]
-    probabilities, or [N] values), and raw columns of some rows, to measure with."""
+    """Of N validation rows: true labels [N], or [N, K] where a row may have several, the network's
+    outputs and each form's ([N, K] probabilities, or [N] values), and raw columns of some rows, to
+    measure with."""
 
     labels: NDArray[Any]
     truth: NDArray[Any]
@@ -102,10 +104,16 @@ def first(
 def candidates(
     forms: Mapping[str, bytes], seen: Validated, predict: Mapping[str, Predict]
 ) -> list[Candidate]:
-    """Each form with its size, times and score, in order."""
+    """Each form with its size, times and score, in order.
+
+    Where a row may have several labels, each begins where the network's outputs for these rows have
+    it best: a threshold that some never reach would call all forms alike.
+    """
+    several = seen.labels.ndim == 2
+    thresholds = best_thresholds(seen.labels, seen.truth) if several else ()
     times = compress.latencies(predict, seen.columns)
     return [
-        compress.candidate(name, model, times[name], seen.outputs[name], seen.labels)
+        compress.candidate(name, model, times[name], seen.outputs[name], seen.labels, thresholds)
         for name, model in forms.items()
     ]
 

@@ -175,20 +175,23 @@ def _prediction(manifest: Manifest) -> dict[str, Any]:
             "properties": {"value": {"type": "number"}},
         }
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    return {
+    label = {"type": "string", "enum": list(manifest.classes)}
+    probabilities = {
         "type": "object",
-        "required": ["label", "probability", "probabilities"],
-        "properties": {
-            "label": {"type": "string", "enum": list(manifest.classes)},
-            "probability": {**share, "description": "Of the label."},
-            "probabilities": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": list(manifest.classes),
-                "properties": dict.fromkeys(manifest.classes, share),
-            },
-        },
+        "additionalProperties": False,
+        "required": list(manifest.classes),
+        "properties": dict.fromkeys(manifest.classes, share),
     }
+    properties: dict[str, Any] = {
+        "label": label,
+        "probability": {**share, "description": "Of the label."},
+        "probabilities": probabilities,
+    }
+    if manifest.thresholds is not None:
+        meaning = "All that the row has, in the classes' order; none if no label fits."
+        labels = {"type": "array", "uniqueItems": True, "items": label, "description": meaning}
+        properties = {"labels": labels, "probabilities": probabilities}
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _warnings() -> dict[str, Any]:

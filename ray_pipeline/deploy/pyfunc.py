@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
+from ray_pipeline.data.label_sets import named
 from ray_pipeline.deploy import pictures
 from ray_pipeline.deploy.runtime import Predictor, columns_from_table
 from ray_pipeline.errors import DataError
+from ray_pipeline.model.multilabel import decided
 
 
 class BundleModel:
@@ -23,7 +25,8 @@ class BundleModel:
         self._predictor = Predictor(bundle.opened(path))
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """`label`, `probability`, `probabilities` (by class) for raw rows; or `value`, or `vector`.
+        """`label`, `probability`, `probabilities` (by class) for raw rows; or `labels` and
+        `probabilities`, or `value`, or `vector`.
 
         Raises:
             DataError: a column is absent, or cannot be read as its kind.
@@ -47,13 +50,15 @@ def predictions(outputs: NDArray[np.float32], manifest: Manifest) -> dict[str, A
         return {"vector": outputs.astype(float).tolist()}
     if manifest.classes is None:
         return {"value": outputs.astype(float)}
+    shares = [dict(zip(manifest.classes, row, strict=True)) for row in outputs.tolist()]
+    if manifest.thresholds is not None:
+        given = decided(outputs.astype(float), manifest.thresholds)
+        return {"labels": named(given, manifest.classes), "probabilities": shares}
     best = outputs.argmax(axis=1)
     return {
         "label": np.array(manifest.classes, dtype=object)[best],
         "probability": outputs.max(axis=1).astype(float),
-        "probabilities": [
-            dict(zip(manifest.classes, row, strict=True)) for row in outputs.tolist()
-        ],
+        "probabilities": shares,
     }
 
 

@@ -14,12 +14,27 @@ from ray_pipeline.job.features import Features
 from ray_pipeline.job.history import History
 from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.source import Place
-from ray_pipeline.schema import Kind, Role
+from ray_pipeline.schema import SEPARATOR, Kind, Role
 
 
 class ColumnSettings(Settings):
     kind: Kind = Field(description="What the values are.")
     role: Role = Field("feature", description="`ignore` keeps a column out of the model.")
+    separator: str = Field(
+        SEPARATOR, min_length=1, description="Of `labels`: what stands between their names."
+    )
+    min_rows: int = Field(
+        1,
+        ge=1,
+        description="Of `labels`: those that fewer training rows have are not learned, and left "
+        "out of all rows. With 1, one that training lacks is an error.",
+    )
+
+    @model_validator(mode="after")
+    def _of_labels(self) -> ColumnSettings:
+        if self.kind != "labels" and {"separator", "min_rows"} & self.model_fields_set:
+            raise ValueError("`separator` and `min_rows` are of the kind `labels`")
+        return self
 
 
 def _column_form(value: Any) -> str:
@@ -74,9 +89,10 @@ class Data(Settings):
         (), description="Texts that mean `no value`, besides the empty one."
     )
     label: str = Field(
-        description="The column to predict; of a model that writes, its kind is `text`: answers to "
-        "the prompts in another, or transcripts of chats as JSON. So it is of one that finds: the "
-        "passages that belong to the questions in another."
+        description="The column to predict; if several of its values may apply to a row, its kind "
+        "is `labels`: their names with a separator between them, or a list. Of a model that "
+        "writes, its kind is `text`: answers to the prompts in another, or transcripts of chats as "
+        "JSON. So it is of one that finds: the passages that belong to the questions in another."
     )
     columns: dict[str, ColumnEntry] = Field(
         default_factory=dict,
@@ -112,6 +128,7 @@ class Data(Settings):
             raise ValueError(
                 f"label {self.label!r}: a {kind} cannot be predicted, but a category can"
             )
+        self._labels_fit()
         if self.written and self.balance:
             raise ValueError("`balance` weighs classes; answers that are texts have none")
         if self.privacy and self.privacy.method(self.label):
@@ -127,6 +144,21 @@ class Data(Settings):
         if self.split.validation == 0:
             raise ValueError("`split.validation` must be above 0: early stopping needs it")
         return self
+
+    def _labels_fit(self) -> None:
+        for name, given in self.columns.items():
+            if getattr(given, "kind", given) != "labels" or name == self.label:
+                continue
+            if getattr(given, "role", "feature") != "ignore":
+                raise ValueError(
+                    f"column {name!r}: `labels` can be predicted, not read; give it the role "
+                    "`ignore`, or the kind `text`"
+                )
+
+    def column(self, name: str) -> ColumnSettings | None:
+        """What the job says of a column; None if nothing."""
+        given = self.columns.get(name)
+        return ColumnSettings(kind=given) if isinstance(given, str) else given
 
     @property
     def written(self) -> bool:

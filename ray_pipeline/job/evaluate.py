@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ray_pipeline.job.base import Bound, Fraction, Settings
 from ray_pipeline.job.behaviour import Behaviour
@@ -73,6 +73,18 @@ class Evaluate(Settings):
         description="For two classes, the one that precision, recall and F1 speak of; the rarer "
         "one if not given.",
     )
+    folds: int = Field(
+        0,
+        ge=0,
+        description="Cross-validation: train so many times more on the training and validation "
+        "rows, each time without a fold of them, and judge each on its fold. 0: not at all; 5 is "
+        "usual, and costs five trainings. Gates on it are `folds.<metric>.mean`.",
+    )
+    thresholds: Literal["f1", "half"] = Field(
+        "f1",
+        description="Of labels of which a row may have several: from which probability on a row "
+        "gets one. `f1`: from where its F1 is highest on the validation rows; `half`: from 0.5.",
+    )
     bootstrap: int = Field(1000, ge=0, description="Resamples behind each interval; 0 for none.")
     baseline: Literal["prior", "linear"] = Field(
         "prior",
@@ -92,6 +104,13 @@ class Evaluate(Settings):
         description="Bounds on test metrics; outside them nothing is deployed (exit 3).",
         examples=[{"accuracy": {"min": 0.85}}],
     )
+
+    @field_validator("folds")
+    @classmethod
+    def _more_than_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("one fold leaves nothing to train on: give 2 or more, or 0")
+        return folds
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

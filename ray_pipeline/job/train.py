@@ -81,6 +81,18 @@ class Train(Settings):
         description="What is done to the images of a training step; absent, nothing.",
         examples=[{"flip": True, "shift": 0.1, "rotate": 10, "cutout": 0.25}],
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="Alpha of mixup: each training row of numbers, or image, is mixed with another "
+        "by a share drawn from Beta(alpha, alpha), and so is what it should say. 0: not at all; "
+        "0.2 to 0.4 are usual.",
+    )
+    smoothing: Fraction = Field(
+        0.0,
+        description="Label smoothing: the share of a training label's certainty that goes to all "
+        "classes alike; 0.1 is usual.",
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32",
         description="What layers compute in; weights stay float32. fp16 scales the loss, so that "

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.matrices import matrices
@@ -14,6 +13,7 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Robustness
 from ray_pipeline.model import batches
 from ray_pipeline.model.batches import Inputs
+from ray_pipeline.model.losses import row_losses
 from ray_pipeline.model.metrics import Floats
 from ray_pipeline.model.predictions import model_outputs
 from ray_pipeline.model.robustness import Attack
@@ -106,14 +106,8 @@ def _room(statistics: Statistics) -> Tensor | None:
 def _loss(
     model: nn.Module, inputs: Inputs, name: str, labels: Tensor, statistics: Statistics
 ) -> Loss:
-    known = statistics.label
-
     def loss(moved: Tensor) -> Tensor:
-        logits = model(**{**inputs, name: moved})
-        if known.classes is not None:
-            return cross_entropy(logits, labels, reduction="none")
-        errors: Tensor = logits[:, 0] - (labels - known.mean) / (known.deviation or 1.0)
-        return errors.square()
+        return row_losses(model(**{**inputs, name: moved}), labels, statistics)
 
     return loss
 

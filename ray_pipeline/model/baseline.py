@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data.compiled import compiled_arrow
@@ -27,8 +28,8 @@ def outputs(
     """The baseline's answers for the rows of `side`, having seen the training rows alone.
 
     `prior` answers the shares of the classes, or the mean. `linear` is scikit-learn's logistic
-    regression with its defaults (of values: ridge) on the numbers and one-hot categories that a
-    network reads, of at most ROWS rows.
+    regression with its defaults (of values: ridge; of several labels: one for each) on the numbers
+    and one-hot categories that a network reads, of at most ROWS rows.
 
     Raises:
         JobError: a linear baseline, where the features are neither numbers nor categories.
@@ -46,6 +47,9 @@ def prior(statistics: Statistics, rows: int) -> Baseline:
         said = f"the training mean, {label.mean:.6g}"
         return {"predicts": said}, np.full(rows, label.mean)
     counts = np.asarray(label.counts, dtype=float)
+    if statistics.task == "multilabel":
+        shares = np.broadcast_to(counts / statistics.rows, (rows, len(counts)))
+        return {"is": "each label's share of the training rows"}, shares
     said = label.classes[int(counts.argmax())]
     return {"predicts": said}, np.broadcast_to(counts / counts.sum(), (rows, len(counts)))
 
@@ -63,10 +67,26 @@ def _linear(statistics: Statistics, split: UPath, rows: pads.Dataset) -> Baselin
         return {"is": "a ridge regression"}, Ridge().fit(seen, labels).predict(asked)
     with warnings.catch_warnings():  # a baseline need not be fitted to the last digit
         warnings.simplefilter("ignore", ConvergenceWarning)
+        if labels.ndim == 2:
+            return {"is": "a logistic regression for each label"}, _each(seen, labels, asked)
         fitted = LogisticRegression(max_iter=300).fit(seen, labels)
     found = np.zeros((asked.shape[0], len(statistics.label.classes)))
     found[:, fitted.classes_] = fitted.predict_proba(asked)
     return {"is": "a logistic regression"}, found
+
+
+def _each(seen: Any, labels: NDArray[Any], asked: Any) -> Floats:
+    """Probabilities [N, K] of one logistic regression for each label, against all without it; a
+    label that all or none of the rows have is as probable for each."""
+    from sklearn.linear_model import LogisticRegression
+
+    found = np.empty((asked.shape[0], labels.shape[1]))
+    for k, has in enumerate(labels.T):
+        if has.min() == has.max():
+            found[:, k] = has[0]
+        else:
+            found[:, k] = LogisticRegression(max_iter=300).fit(seen, has).predict_proba(asked)[:, 1]
+    return found
 
 
 def _matrix(statistics: Statistics, rows: Any) -> tuple[Any, Any]:

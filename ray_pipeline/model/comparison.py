@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_pipeline.model import judgement, metrics
+from ray_pipeline.model import judgement, metrics, multilabel
+from ray_pipeline.model.judgement import Focus
 from ray_pipeline.model.metrics import Floats, Integers, percentiles, resampled, resampled_means
+from ray_pipeline.model.multilabel import Thresholds
 
 _BINS = 64  # of a model's scores; both models' together are counted
 _MOST_CLASSES = 32  # whose confusions are resampled; of more, only accuracy is
@@ -22,28 +24,33 @@ def differences(
     labels: NDArray[Any],
     ours: Floats,
     theirs: Floats,
-    positive: int | None,
+    positive: Focus,
     *,
+    theirs_at: Focus = None,
     resamples: int,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Our metrics less theirs by name, and `intervals` of those that can be resampled.
 
     Each resample draws the same rows for both models, so that what is hard for both cancels out.
-    `ours` and `theirs` are probabilities [N, K] in the same order of classes, or values [N].
+    `ours` and `theirs` are probabilities [N, K] in the same order of classes, or values [N]. Of
+    several labels `positive` are our thresholds and `theirs_at` theirs.
     """
+    their_focus = positive if theirs_at is None else theirs_at
     own = judgement.key_metrics(labels, ours, positive)
-    other = judgement.key_metrics(labels, theirs, positive)
+    other = judgement.key_metrics(labels, theirs, their_focus)
     found: dict[str, Any] = {name: own[name] - other[name] for name in own}
     samples: dict[str, Floats] = {}
     if resamples:
         rng = np.random.default_rng(seed)
         pair = (ours, theirs)
-        samples = (
-            _values(labels.astype(float), pair, resamples, rng)
-            if ours.ndim == 1
-            else _classes(labels, pair, positive, resamples, rng)
-        )
+        if isinstance(positive, tuple) and isinstance(their_focus, tuple):
+            samples = _several(labels, pair, (positive, their_focus), resamples, rng)
+        elif ours.ndim == 1:
+            samples = _values(labels.astype(float), pair, resamples, rng)
+        else:
+            assert not isinstance(positive, tuple), "thresholds are of labels"
+            samples = _classes(labels, pair, positive, resamples, rng)
     return found | {"intervals": {name: percentiles(drawn) for name, drawn in samples.items()}}
 
 
@@ -76,6 +83,22 @@ def _values(
     means = resampled_means(moments, resamples, rng)
     half = moments.shape[1] // 2
     ours, theirs = (metrics.regression_figures(m) for m in (means[:, :half], means[:, half:]))
+    return {name: ours[name] - theirs[name] for name in ours}
+
+
+def _several(
+    labels: NDArray[Any],
+    pair: tuple[Floats, Floats],
+    thresholds: tuple[Thresholds, Thresholds],
+    resamples: int,
+    rng: np.random.Generator,
+) -> dict[str, Floats]:
+    each = [
+        multilabel.row_figures(labels, outputs, begin)
+        for outputs, begin in zip(pair, thresholds, strict=True)
+    ]
+    means = resampled_means(np.concatenate(each, axis=1), resamples, rng)
+    ours, theirs = (multilabel.sampled_figures(half) for half in np.split(means, 2, axis=1))
     return {name: ours[name] - theirs[name] for name in ours}
 
 

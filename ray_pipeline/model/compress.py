@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_pipeline.model import metrics
+from ray_pipeline.model import metrics, multilabel
 from ray_pipeline.model.metrics import Floats
+from ray_pipeline.model.multilabel import Thresholds
 
 Columns = dict[str, NDArray[Any]]
 Predict = Callable[[Columns], NDArray[Any]]
@@ -41,7 +42,7 @@ class Candidate:
     batch_us: float
     batch: int
     score: float
-    """Validation accuracy, or R², or MRR of an embedding."""
+    """Validation accuracy, or R², or micro F1 of several labels, or MRR of an embedding."""
     interval: tuple[float, float]
     """95 % bootstrap interval of the score."""
 
@@ -55,11 +56,16 @@ class Latency:
     batch: int
 
 
-def candidate(
-    name: str, model: bytes, latency: Latency, outputs: NDArray[Any], labels: NDArray[Any]
+def candidate(  # noqa: PLR0917 - a form and what it says
+    name: str,
+    model: bytes,
+    latency: Latency,
+    outputs: NDArray[Any],
+    labels: NDArray[Any],
+    thresholds: Thresholds = (),
 ) -> Candidate:
     """What is known of the serialised `model` that puts out `outputs` for rows with `labels`."""
-    return measured(name, model, latency, *scored(outputs, labels))
+    return measured(name, model, latency, *scored(outputs, labels, thresholds))
 
 
 def measured(
@@ -82,9 +88,16 @@ def mean_scored(scores: Floats) -> tuple[float, tuple[float, float]]:
     return float(scores.mean()), metrics.percentiles(means[:, 0])
 
 
-def scored(outputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, tuple[float, float]]:
-    """Accuracy of probabilities [N, K] for class indices [N], or R² of values [N], and the 95 %
-    bootstrap percentile interval of either."""
+def scored(
+    outputs: NDArray[Any], labels: NDArray[Any], thresholds: Thresholds = ()
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy of probabilities [N, K] for class indices [N], or R² of values [N], or of several
+    labels [N, K] with their `thresholds` micro F1, and its 95 % bootstrap percentile interval."""
+    if labels.ndim == 2:
+        rows = multilabel.row_figures(labels, outputs.astype(float), thresholds)
+        drawn = multilabel.sampled(rows, RESAMPLES, np.random.default_rng(0))["f1_micro"]
+        score = multilabel.sampled_figures(rows.mean(0, keepdims=True))["f1_micro"]
+        return float(score[0]), metrics.percentiles(drawn)
     if outputs.ndim == 1:
         values, found = labels.astype(float), outputs.astype(float)
         intervals = metrics.regression_intervals(values, found, RESAMPLES)

@@ -34,7 +34,7 @@ class Teacher:
         def taught(rows: Rows, logits: Tensor, loss: Tensor) -> Tensor:
             with torch.no_grad():
                 said = network(**rows.inputs)
-            soft = soft_loss(logits, said, self.temperature)
+            soft = soft_loss(logits, said, self.temperature, several=rows.label.ndim == 2)
             soft = soft.mean() if rows.weight is None else (rows.weight * soft).mean()
             return (1 - self.alpha) * loss + self.alpha * soft
 
@@ -91,13 +91,23 @@ def write(
     )
 
 
-def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def soft_loss(
+    student: Tensor, teacher: Tensor, temperature: float, several: bool = False
+) -> Tensor:
     """How far a student's logits [N, K] are from a teacher's, for each row [N].
 
     T² KL(softmax(teacher / T) ‖ softmax(student / T)), the T² so that gradients are as large as the
     label's: Hinton et al. (2015), https://arxiv.org/abs/1503.02531. Of one output, a standardised
-    value, the squared difference.
+    value, the squared difference. Of `several` labels, each a choice of its own between two, the
+    mean over them.
     """
+    if several:
+        pairs = [
+            torch.stack([logits, torch.zeros_like(logits)], 2) for logits in (student, teacher)
+        ]
+        heard, said = (log_softmax(pair / temperature, dim=2) for pair in pairs)
+        apart = kl_div(heard, said, reduction="none", log_target=True)
+        return temperature**2 * apart.sum(2).mean(1)
     if student.shape[1] == 1:
         return (student - teacher).square()[:, 0]
     said = log_softmax(teacher / temperature, dim=1)

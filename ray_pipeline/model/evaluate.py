@@ -15,6 +15,7 @@ from ray_pipeline.model import (
     behaviour,
     case,
     fairness,
+    folds,
     gates,
     judgement,
     language_judgement,
@@ -45,8 +46,8 @@ def write(
     Writes `metrics.json` and `predictions.parquet`. The record's `metrics` holds the key metrics
     by name, and beside them `about`, `intervals`, `baseline`, `validation`, `training`, `gap`,
     `classes`, `confusion`, `calibration`, `groups`, `slices`, `behaviour`, `robustness` and
-    `importance`. Undefined figures are null. A language model is judged by `language_judgement`,
-    an embedding by `retrieval_judgement`.
+    `importance`; of several labels `thresholds`, and no confusion. Undefined figures are null. A
+    language model is judged by `language_judgement`, an embedding by `retrieval_judgement`.
 
     Raises:
         JobError: a group column, the positive class or another named class does not exist.
@@ -61,7 +62,7 @@ def write(
     trials, on_trials = tested(judged)
     found: Record = judgement.defined(
         {
-            **judgement.judged(predictions, judged.statistics, judged.positive, settings),
+            **judgement.judged(predictions, judged.statistics, judged.focus, settings),
             "about": _about(judged, predictions),
             "baseline": _baseline(judged, predictions),
             "slices": _slices(judged, predictions),
@@ -70,10 +71,11 @@ def write(
         }
     )
     (out / "metrics.json").write_text(json.dumps(found, indent=1))
-    rows = table(predictions, judged.statistics.label.classes)
+    rows = table(predictions, judged.statistics.label.classes, judged.thresholds)
     pq.write_table(rows, (out / "predictions.parquet").path, filesystem=out.fs)
     findings = [
         *on_learning,
+        *(multilabel_findings(found["classes"]) if judged.thresholds else ()),
         *fairness.findings(found["groups"]),
         *slices.findings(found["slices"], found),
         *on_trials,
@@ -84,6 +86,31 @@ def write(
         "metrics": found,
         "findings": judgement.defined(findings),
     }
+
+
+def multilabel_findings(classes: Record) -> list[Record]:
+    """The report's section on labels of which a row may have several, the commonest first."""
+    rows = [
+        [
+            name,
+            row["support"],
+            f"{row['threshold']:.3f}",
+            *(_shown(row[key]) for key in ("precision", "recall", "f1")),
+            f"{_shown(row.get('f1_low'))} to {_shown(row.get('f1_high'))}",
+            _shown(row["average_precision"]),
+        ]
+        for name, row in sorted(classes.items(), key=lambda item: -item[1]["support"])
+    ]
+    columns = ["label", "rows", "begins at", "precision", "recall", "F1", "95 % interval"]
+    note = (
+        "Each label is a question of its own: a row has those whose probability is not below the "
+    )
+    tables = [{"columns": [*columns, "average precision"], "rows": rows}]
+    return [{"title": "Label by label", "note": f"{note}label's threshold.", "tables": tables}]
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
@@ -99,6 +126,7 @@ def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
     slices.check(settings.slices, schema)
     behaviour.check(settings.behaviour, schema)
     gates.check(settings, schema, paired)
+    folds.check(settings, schema)
 
 
 def _about(judged: Case, predictions: Predictions) -> Record:
@@ -117,12 +145,12 @@ def _about(judged: Case, predictions: Predictions) -> Record:
 def _baseline(judged: Case, predictions: Predictions) -> Record:
     kind = judged.settings.baseline
     described, outputs = baseline.outputs(kind, judged.statistics, judged.split, judged.side)
-    return {**described, **judgement.key_metrics(predictions.labels, outputs, judged.positive)}
+    return {**described, **judgement.key_metrics(predictions.labels, outputs, judged.focus)}
 
 
 def _slices(judged: Case, predictions: Predictions) -> Record:
     parts = slices.masks(judged.split / judged.side, judged.settings.slices)
-    own = predictions.labels, predictions.outputs, judged.positive
+    own = predictions.labels, predictions.outputs, judged.focus
     return slices.judged(parts, *own, judged.settings.bootstrap)
 
 
@@ -137,7 +165,7 @@ def _learned(judged: Case, trained: UPath, features: UPath) -> tuple[Record, lis
         "validation": (held_out["label"], outputs),
     }
     losses = {side: overfitting.row_losses(*sides[side]) for side in sides}
-    found = {side: judgement.key_metrics(*sides[side], judged.positive) for side in sides}
+    found = {side: judgement.key_metrics(*sides[side], judged.focus) for side in sides}
     gap = overfitting.gap(losses["training"], losses["validation"])
     _, ignorant = baseline.prior(judged.statistics, len(outputs))
     prior = float(overfitting.row_losses(held_out["label"], ignorant).mean())

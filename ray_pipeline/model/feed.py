@@ -25,17 +25,28 @@ from ray_pipeline.model.batches import CHUNK, POOL, bucketed, chunks, lengths, t
 __all__ = ["Feed", "Matrices", "MemoryFeed", "Place", "Rows", "StreamFeed", "dataset", "matrices"]
 
 
+class Mixed(NamedTuple):
+    """What was mixed into the rows of a training step: the other rows' `label`, [N] or [N, K], and
+    the `share` [N] that each row has of itself."""
+
+    label: Tensor
+    share: Tensor
+
+
 class Rows(NamedTuple):
-    """What a network is called with, by name, and what it should say: `label` [N].
+    """What a network is called with, by name, and what it should say: `label` [N], or [N, K] uint8
+    where a row may have several.
 
     Of `inputs` those are there that the rows have: `numbers` [N, F] float32, `categories` [N, C]
     integer, `tokens` [N, T] integer, -1 after a text's end, `image` [N, H, W, C] uint8. `weight`
-    [N] float32 is what a training row counts for in the loss; None where all count alike.
+    [N] float32 is what a training row counts for in the loss; None where all count alike. `mixed`
+    is of rows that are made of two.
     """
 
     inputs: dict[str, Tensor]
     label: Tensor
     weight: Tensor | None = None
+    mixed: Mixed | None = None
 
     def to(self, device: torch.device) -> Rows:
         if device.type == "cpu":
@@ -46,7 +57,8 @@ class Rows(NamedTuple):
         """Each part changed in the same way."""
         weight = None if self.weight is None else change(self.weight)
         inputs = {name: change(part) for name, part in self.inputs.items()}
-        return Rows(inputs, change(self.label), weight)
+        mixed = None if self.mixed is None else Mixed(*(change(part) for part in self.mixed))
+        return Rows(inputs, change(self.label), weight, mixed)
 
 
 @dataclass(frozen=True)

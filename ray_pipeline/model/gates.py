@@ -16,7 +16,7 @@ from ray_pipeline.schema import Schema
 _WHERE = "evaluate.gates"
 _SECTIONS = (
     *("validation", "baseline", "classes", "groups", "slices", "training", "gap"),
-    *("champion", "behaviour", "robustness", "importance"),
+    *("champion", "behaviour", "robustness", "importance", "folds"),
 )
 
 
@@ -51,6 +51,8 @@ def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
     kind = schema.label.kind
     both = kind in ("integer", "number")
     keys = [*(KEYS["regression"] if both else ()), *KEYS["classification"]]
+    if kind == "labels":
+        keys = [*KEYS["multilabel"]]
     if kind == "text":
         keys = [*KEYS["retrieval" if paired else "generation"]]
     for name in settings.gates:
@@ -77,6 +79,7 @@ def _check_asked_for(name: str, settings: Evaluate) -> None:
         "slices": [f"slices.{part}." for part in settings.slices],
         "behaviour": [f"behaviour.{title}.share" for title in titles],
         "champion": ["champion."] if settings.champion else [],
+        "folds": ["folds."] if settings.folds else [],
         "robustness": ["robustness."] if settings.robustness else [],
         "importance": ["importance."] if settings.importance.rows else [],
     }

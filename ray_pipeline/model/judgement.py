@@ -11,14 +11,23 @@ from numpy.typing import NDArray
 
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.job import Evaluate
-from ray_pipeline.model import fairness, metrics, retrieval
+from ray_pipeline.model import fairness, metrics, multilabel, retrieval
 from ray_pipeline.model.metrics import Floats
+from ray_pipeline.model.multilabel import Thresholds
 from ray_pipeline.model.predictions import Predictions, coded
+
+Focus = int | Thresholds | None
+"""What figures speak of: of two classes the index of one; of several labels where each begins."""
 
 KEYS = {
     "classification": (
         *("accuracy", "precision", "recall", "f1", "f1_macro", "f1_micro", "roc_auc", "pr_auc"),
         *("log_loss", "brier", "calibration_error"),
+    ),
+    "multilabel": (
+        *("f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro"),
+        *("recall_macro", "subset_accuracy", "hamming_loss", "mean_average_precision"),
+        *("roc_auc", "log_loss", "calibration_error"),
     ),
     "regression": ("rmse", "mae", "r2"),
     "generation": ("perplexity", "token_accuracy", "perplexity_change"),
@@ -26,36 +35,45 @@ KEYS = {
 }
 
 
-def key_metrics(labels: NDArray[Any], outputs: Floats, positive: int | None) -> dict[str, Any]:
-    """The metrics of the task that the outputs' shape tells: [N, K] probabilities or [N] values."""
+def key_metrics(labels: NDArray[Any], outputs: Floats, positive: Focus) -> dict[str, Any]:
+    """The metrics of the task that the outputs' shape tells: [N, K] probabilities or [N] values;
+    of several labels [N, K] `positive` are the thresholds."""
+    if isinstance(positive, tuple):
+        return multilabel.figures(labels, outputs, positive)
     if outputs.ndim == 1:
         return metrics.regression(labels.astype(float), outputs)
     return metrics.classification(labels, outputs, positive)
 
 
 def intervals(
-    labels: NDArray[Any], outputs: Floats, positive: int | None, resamples: int
+    labels: NDArray[Any], outputs: Floats, positive: Focus, resamples: int
 ) -> dict[str, tuple[float, float]]:
     """The 95 % bootstrap intervals of `key_metrics`; none without resamples."""
     if not resamples:
         return {}
+    if isinstance(positive, tuple):
+        return multilabel.intervals(labels, outputs, positive, resamples)
     if outputs.ndim == 1:
         return metrics.regression_intervals(labels.astype(float), outputs, resamples)
     return metrics.classification_intervals(labels, outputs, positive, resamples)
 
 
 def judged(
-    predictions: Predictions, statistics: Statistics, positive: int | None, settings: Evaluate
+    predictions: Predictions, statistics: Statistics, positive: Focus, settings: Evaluate
 ) -> dict[str, Any]:
     """The key metrics and their `intervals`, `groups`, and of classes `classes`, `confusion` and
     `calibration`."""
     labels, outputs = predictions.labels, predictions.outputs
+    classes = statistics.label.classes
+    if isinstance(positive, tuple) and classes is not None:
+        return _several(labels, outputs, positive, classes, settings.bootstrap)
+    assert not isinstance(positive, tuple), "thresholds are of labels"
     found = {
         **key_metrics(labels, outputs, positive),
         "intervals": intervals(labels, outputs, positive, settings.bootstrap),
         "groups": {name: _group(predictions, name, positive, settings) for name in settings.groups},
     }
-    if (classes := statistics.label.classes) is not None:
+    if classes is not None:
         confusion = metrics.confusion(labels, outputs.argmax(1), len(classes))
         found |= {
             "classes": metrics.per_class(confusion, classes),
@@ -63,6 +81,24 @@ def judged(
             "calibration": metrics.calibration(*metrics.event(labels, outputs, positive)),
         }
     return found
+
+
+def _several(
+    labels: NDArray[Any],
+    outputs: Floats,
+    thresholds: Thresholds,
+    classes: tuple[str, ...],
+    resamples: int,
+) -> dict[str, Any]:
+    """`judged` of several labels, which have no confusion of one with another; and `thresholds`."""
+    return {
+        **key_metrics(labels, outputs, thresholds),
+        "intervals": intervals(labels, outputs, thresholds, resamples),
+        "groups": {},
+        "classes": multilabel.per_class(labels, outputs, thresholds, classes, resamples),
+        "calibration": multilabel.bins(labels, outputs),
+        "thresholds": dict(zip(classes, thresholds, strict=True)),
+    }
 
 
 def _group(

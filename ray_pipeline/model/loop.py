@@ -17,6 +17,7 @@ from ray_pipeline.model import strategy, zoo
 from ray_pipeline.model.augment import changed
 from ray_pipeline.model.feed import Feed, Place
 from ray_pipeline.model.losses import Taught, loss_of, part_loss, parts, standardised
+from ray_pipeline.model.mixup import mixed
 from ray_pipeline.model.schedule import rate_factor
 from ray_pipeline.model.strategy import Engine
 
@@ -65,8 +66,9 @@ def train_epoch(
     done, steps = epoch * feed.steps, train.epochs * feed.steps
     for step, batch in enumerate(feed.training(epoch, start), start):
         engine.set_learning_rate(train.learning_rate * rate_factor(train, done + step, steps))
-        batch = changed(batch, train.augment)  # noqa: PLW2901
-        total += engine.step(parts(batch, train.accumulate), part_loss(batch, statistics, taught))
+        batch = mixed(changed(batch, train.augment), train.mixup)  # noqa: PLW2901
+        loss = part_loss(batch, statistics, taught, train.smoothing)
+        total += engine.step(parts(batch, train.accumulate), loss)
         if step + 1 < feed.steps and kept(step + 1, total):
             _seed(feed.place, epoch, step + 1)
     mean = float(strategy.summed(total)) / feed.steps / feed.place.world
@@ -88,9 +90,9 @@ def _seed(place: Place, epoch: int, step: int) -> None:
 def validate(
     engine: Engine, feed: Feed, statistics: Statistics, network: nn.Module
 ) -> dict[str, float]:
-    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression; of a
-    language model, those of a token; of an embedding, those of a question among the passages of
-    its worker's chunk.
+    """Mean loss, and the score over all validation rows: accuracy, or R² of a regression, or where
+    a row may have several labels micro F1, each beginning at 0.5; of a language model, those of a
+    token; of an embedding, those of a question among the passages of its worker's chunk.
 
     Validation rows have no weights, whatever `data.balance` says: the loss that chooses the epoch
     and the trial speaks of the rows as they come, and can be compared between runs.
@@ -98,7 +100,8 @@ def validate(
     strategy.average_buffers(network)
     engine.model.eval()
     device = next(network.parameters()).device
-    # rows (or tokens), loss, hits; for a regression also the labels' sum and sum of squares
+    # rows (or tokens), loss, hits; for a regression also the labels' sum and sum of squares, for
+    # several labels those that rows have, and those that are given
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for chunk in feed.validation():
         logits = engine.model(**chunk.inputs)
@@ -111,11 +114,16 @@ def validate(
         sums[1] += loss_of(logits, chunk.label, statistics).double() * count
         if statistics.task == "classification":
             sums[2] += (logits.argmax(1) == chunk.label).sum()
+        elif statistics.task == "multilabel":
+            given, true = logits > 0, chunk.label > 0
+            sums[2:] += torch.stack([(given & true).sum(), true.sum(), given.sum()])
         else:
             label = standardised(chunk.label, statistics).double()
             sums[3:] += torch.stack([label.sum(), label.square().sum()])
     rows, loss, hits, label_sum, label_squares = strategy.summed(sums).tolist()
     score = hits / rows
+    if statistics.task == "multilabel":
+        score = 2 * hits / max(label_sum + label_squares, 1)
     if statistics.task == "regression":
         spread = label_squares - label_sum**2 / rows
         score = 1 - loss / spread if spread > 0 else 0.0

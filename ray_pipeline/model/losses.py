@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import TrainingError
@@ -31,6 +31,8 @@ def loss_of(
 ) -> Tensor:
     """Mean cross entropy, or mean squared error on the standardised label, or a token's loss.
 
+    Where a row may have several labels, the mean over rows and classes of the binary one.
+
     With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
     another number, and a batch of light rows would count for as much as one of heavy ones. For the
     same reason a language model's loss is that of the answers' tokens over N times the mean
@@ -39,12 +41,37 @@ def loss_of(
     """
     if statistics.tells_loss:
         return logits[:, 0].sum() / (len(label) * statistics.label.mean)
-    reduction: Literal["none", "mean"] = "mean" if weight is None else "none"
+    if weight is not None:
+        return (weight * row_losses(logits, label, statistics)).mean()
+    return row_losses(logits, label, statistics).mean()
+
+
+def row_losses(
+    logits: Tensor,
+    label: Tensor,
+    statistics: Statistics,
+    *,
+    smoothing: float = 0.0,
+    balanced: bool = False,
+) -> Tensor:
+    """Each row's loss [N].
+
+    `smoothing` is the share of a class's certainty that goes to all classes alike, or of one of
+    several labels to there being none (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
+    Where it is `balanced`, the presence of each of several labels counts what the label's
+    statistics say.
+    """
     if statistics.task == "classification":
-        loss = cross_entropy(logits, label, reduction=reduction)
-    else:
-        loss = mse_loss(logits[:, 0], standardised(label, statistics), reduction=reduction)
-    return loss if weight is None else (weight * loss).mean()
+        return cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+    if statistics.task == "multilabel":
+        weights = statistics.label.weights if balanced else ()
+        pos_weight = torch.tensor(weights, device=logits.device) if weights else None
+        target = label.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+        cells = binary_cross_entropy_with_logits(
+            logits, target, reduction="none", pos_weight=pos_weight
+        )
+        return cells.mean(1)
+    return mse_loss(logits[:, 0], standardised(label, statistics), reduction="none")
 
 
 def standardised(label: Tensor, statistics: Statistics) -> Tensor:
@@ -70,7 +97,24 @@ def parts(batch: Rows, count: int) -> list[Rows]:
     return [batch.mapped(itemgetter(each)) for each in slices] if count > 1 else [batch]
 
 
-def part_loss(batch: Rows, statistics: Statistics, taught: Taught | None = None) -> LossOf:
+def training_loss(
+    logits: Tensor, rows: Rows, statistics: Statistics, smoothing: float = 0.0
+) -> Tensor:
+    """The mean loss that is learned from: `loss_of` with all that only training knows, which are
+    weights, smoothed labels and rows that were mixed with others."""
+    if statistics.tells_loss:
+        return loss_of(logits, rows.label, statistics)
+    options: dict[str, Any] = {"smoothing": smoothing, "balanced": True}
+    losses = row_losses(logits, rows.label, statistics, **options)
+    if rows.mixed is not None:
+        other, share = rows.mixed
+        losses = share * losses + (1 - share) * row_losses(logits, other, statistics, **options)
+    return (losses if rows.weight is None else rows.weight * losses).mean()
+
+
+def part_loss(
+    batch: Rows, statistics: Statistics, taught: Taught | None = None, smoothing: float = 0.0
+) -> LossOf:
     """A model's loss on a part of `batch`; over all parts they sum to the batch's mean loss.
 
     `taught` adds what a teacher says of the part to its mean loss.
@@ -79,7 +123,7 @@ def part_loss(batch: Rows, statistics: Statistics, taught: Taught | None = None)
     def loss(model: nn.Module, part: Rows) -> Tensor:
         logits = model(**part.inputs)
         share = len(part.label) / len(batch.label)
-        mean = loss_of(logits, part.label, statistics, part.weight)
+        mean = training_loss(logits, part, statistics, smoothing)
         return (mean if taught is None else taught(part, logits, mean)) * share
 
     return loss

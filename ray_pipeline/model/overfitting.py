@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_pipeline.model import multilabel
 from ray_pipeline.model.metrics import Floats
 from ray_pipeline.model.sample import Z
 
@@ -17,11 +18,23 @@ USUAL = 0.1
 """A gap of up to this share of the validation loss is what most good models have."""
 _FALLING = 0.005  # share of the loss that the last epoch still took off
 
-_SCORES = ("accuracy", "f1", "roc_auc", "r2", "rmse", "log_loss")
+_SCORES = (
+    "accuracy",
+    "f1",
+    "f1_micro",
+    "f1_macro",
+    "mean_average_precision",
+    "roc_auc",
+    "r2",
+    "rmse",
+    "log_loss",
+)
 
 
 def row_losses(labels: NDArray[Any], outputs: Floats) -> Floats:
-    """Each row's log loss, or squared error: [N]."""
+    """Each row's log loss, of several labels their mean, or squared error: [N]."""
+    if labels.ndim == 2:
+        return multilabel.row_losses(labels, outputs)
     if outputs.ndim == 1:
         errors: Floats = (outputs - labels) ** 2
         return errors
@@ -90,7 +103,11 @@ def _less_by_heart(model: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("train.weight_decay", "ten times as much", "smaller weights"),
         ("model.width", f"below {width}" if width else "down", "less room to remember rows"),
         ("train.patience", "down", "stop sooner after the best epoch"),
-        ("data", "more rows, or augmentation of images", "rows that cannot all be remembered"),
+        (
+            "data",
+            "more rows, `train.mixup`, or augmentation of images",
+            "rows that cannot be remembered",
+        ),
     ]
 
 

@@ -145,7 +145,8 @@ def like(statistics: Statistics, count: int) -> Rows:
     }
     inputs = {name: made[name] for name in statistics.inputs}
     kind = whole if statistics.task == "classification" else torch.float32
-    return Rows(inputs, torch.zeros(count, dtype=kind))
+    several = (statistics.outputs,) if statistics.task == "multilabel" else ()
+    return Rows(inputs, torch.zeros(count, *several, dtype=byte if several else kind))
 
 
 def _loss(network: nn.Module, statistics: Statistics, count: int) -> Tensor:

@@ -16,9 +16,12 @@ from upath import UPath
 
 from ray_pipeline.data import cells
 from ray_pipeline.data.compiled import compiled_arrow
+from ray_pipeline.data.label_sets import named
 from ray_pipeline.data.matrices import Matrices, matrices
+from ray_pipeline.data.matrices import labels as labels_of
 from ray_pipeline.data.statistics import LabelStatistics, Statistics
 from ray_pipeline.model import batches
+from ray_pipeline.model.multilabel import Thresholds, decided
 
 Answers = Callable[[pa.Table], NDArray[np.float64]]
 """From raw, typed rows to the outputs of `model_outputs`."""
@@ -30,8 +33,9 @@ OTHER_VALUES = "(other)"
 
 @dataclass(frozen=True)
 class Predictions:
-    """The rows of one split: true labels [N] (class indices, or values), the model's outputs
-    ([N, K] probabilities, or [N] values), and the group columns as texts."""
+    """The rows of one split: true labels [N] (class indices, or values) or [N, K] (0 and 1, where
+    a row may have several), the model's outputs ([N, K] probabilities, or [N] values), and the
+    group columns as texts."""
 
     labels: NDArray[Any]
     outputs: NDArray[np.float64]
@@ -52,7 +56,7 @@ def predicted(
     for batch in _dataset(rows).to_batches(batch_size=BATCH_ROWS):
         raw = pa.Table.from_batches([batch])
         ready = transform(raw)
-        labels.append(ready["label"].to_numpy())
+        labels.append(labels_of(ready))
         outputs.append(_outputs_of(model, statistics.label, ready))
         kept.append(pa.table({name: cells.texts(raw[name]) for name in groups}))
     return Predictions(np.concatenate(labels), np.concatenate(outputs), pa.concat_tables(kept))
@@ -89,7 +93,8 @@ def model_outputs(
             if label.classes is None:
                 outputs[places] = logits[:, 0] * (label.deviation or 1.0) + label.mean
             else:
-                outputs[places] = logits.softmax(1)
+                several = label.separator is not None
+                outputs[places] = logits.sigmoid() if several else logits.softmax(1)
     return outputs
 
 
@@ -106,14 +111,22 @@ def coded(texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return np.minimum(place[codes], len(ordered) - 1), ordered
 
 
-def table(predictions: Predictions, classes: tuple[str, ...] | None) -> pa.Table:
-    """Columns `label`, `predicted`, `probability_<class>` for each class, `group_<column>`."""
+def table(
+    predictions: Predictions, classes: tuple[str, ...] | None, thresholds: Thresholds | None = None
+) -> pa.Table:
+    """Columns `label`, `predicted`, `probability_<class>` for each class, `group_<column>`; with
+    `thresholds` the first two are lists."""
     outputs = predictions.outputs
     columns: dict[str, Any] = {"label": predictions.labels, "predicted": outputs}
-    if classes is not None:
+    if classes is not None and thresholds is not None:
+        lists = pa.list_(pa.string())
+        columns["label"] = pa.array(named(predictions.labels, classes), lists)
+        columns["predicted"] = pa.array(named(decided(outputs, thresholds), classes), lists)
+    elif classes is not None:
         names = pa.array(classes)
         columns["label"] = names.take(pa.array(predictions.labels))
         columns["predicted"] = names.take(pa.array(outputs.argmax(1)))
+    if classes is not None:
         columns |= {f"probability_{name}": outputs[:, k] for k, name in enumerate(classes)}
     groups = predictions.groups
     columns |= {f"group_{name}": groups[name] for name in groups.column_names}

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.data.compiled import compiled_arrow
+from ray_pipeline.data.matrices import labels
 from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.model.metrics import Floats
+from ray_pipeline.model.multilabel import Thresholds, row_f1
 from ray_pipeline.model.predictions import Answers
 
 Z = 1.959964  # 97.5 % of a standard normal lie below
@@ -21,18 +23,23 @@ Z = 1.959964  # 97.5 % of a standard normal lie below
 
 @dataclass(frozen=True)
 class Sample:
-    """Raw, typed `rows`, their labels [N] (class indices, or values) and the model."""
+    """Raw, typed `rows`, their labels [N] (class indices, or values) or [N, K] (0 and 1, with
+    `thresholds`) and the model."""
 
     rows: pa.Table
     labels: NDArray[Any]
     answers: Answers
+    thresholds: Thresholds | None = None
 
     def row_scores(self, outputs: Floats) -> Floats:
         """What each row adds to the score, times N: [N].
 
         Of classes 1 where the most probable is right, else 0: the mean is accuracy. Of values 1
-        less the squared error over the labels' variance: the mean is R².
+        less the squared error over the labels' variance: the mean is R². Of several labels a row's
+        F1.
         """
+        if self.thresholds is not None:
+            return row_f1(self.labels, outputs, self.thresholds)
         if outputs.ndim == 2:
             right: Floats = (outputs.argmax(1) == self.labels).astype(float)
             return right
@@ -46,7 +53,13 @@ class Sample:
 
 
 def drawn(
-    folder: UPath, count: int, statistics: Statistics, answers: Answers, seed: int = 0
+    folder: UPath,
+    count: int,
+    statistics: Statistics,
+    answers: Answers,
+    seed: int = 0,
+    *,
+    thresholds: Thresholds | None = None,
 ) -> Sample:
     """At most `count` random rows, in their order, of the parquet files in `folder`."""
     dataset = pads.dataset(folder.path, filesystem=folder.fs, format="parquet")
@@ -54,7 +67,7 @@ def drawn(
     chosen = np.random.default_rng(seed).permutation(total)[:count]
     rows = dataset.take(pa.array(np.sort(chosen)))
     ready = compiled_arrow(statistics)(rows)
-    return Sample(rows, ready["label"].to_numpy(), answers)
+    return Sample(rows, labels(ready), answers, thresholds)
 
 
 def mean_interval(values: Floats) -> tuple[float, float, float]:

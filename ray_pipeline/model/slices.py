@@ -48,7 +48,7 @@ def judged(
     found: Mapping[str, Booleans],
     labels: NDArray[Any],
     outputs: Floats,
-    positive: int | None,
+    positive: judgement.Focus,
     resamples: int,
 ) -> dict[str, dict[str, Any]]:
     """By slice the `rows`, the key metrics and their `intervals`; no metrics where no row is."""

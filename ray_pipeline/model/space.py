@@ -57,8 +57,11 @@ class Space:
         return Range(choice=self.names) if key == NAME else self.dimensions[key]
 
 
-def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> Space:
-    """The space of `tune`, completed where `model.name` is `auto`; `rows` are those of training.
+def space(  # noqa: PLR0917 - what is searched, and on what
+    tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int, several: bool = False
+) -> Space:
+    """The space of `tune`, completed where `model.name` is `auto`; `rows` are those of training,
+    of which each may have `several` labels.
 
     Raises:
         JobError: nothing says what to search.
@@ -71,7 +74,8 @@ def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> 
         )
     names = named.choice if named and named.choice else None
     names = names or (candidates(inputs, rows) if auto else (model.name,))
-    if auto and tune.scheduler == "pbt":  # trees have no weights to hand on
+    # Trees have no weights to hand on, give one label, and learn from whole rows.
+    if auto and (tune.scheduler == "pbt" or several or _mixes(tune, train)):
         names = tuple(name for name in names if name != "trees")
     chosen = auto or named is not None
     dimensions = {**_usual(inputs), **given} if auto else given
@@ -79,6 +83,12 @@ def space(tune: Tune, model: Model, train: Train, inputs: Inputs, rows: int) -> 
     starts = [_start(found, name, model, train) for name in (names if auto else (model.name,))]
     whole = [start for start in starts if auto or len(start) == len(tune.space)]
     return Space(names, chosen, dimensions, tuple(whole))
+
+
+def _mixes(tune: Tune, train: Train) -> bool:
+    return bool(
+        train.mixup or train.smoothing or {"train.mixup", "train.smoothing"} & {*tune.space}
+    )
 
 
 def candidates(inputs: Inputs, rows: int) -> tuple[str, ...]:

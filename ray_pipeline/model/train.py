@@ -29,7 +29,7 @@ from ray_pipeline.data.matrices import row_bytes
 from ray_pipeline.errors import PipelineError, TrainingError
 from ray_pipeline.files import LOCAL
 from ray_pipeline.job import Elastic, Model, Train
-from ray_pipeline.model import boosting, checkpoints, loop, worker, zoo
+from ray_pipeline.model import boosting, checkpoints, loop, mixup, worker, zoo
 from ray_pipeline.model.environment import threads, variables
 from ray_pipeline.model.feed import dataset
 from ray_pipeline.model.losses import Teacher
@@ -72,16 +72,18 @@ def write(
 
     Raises:
         TrainingError: the loss is not finite, or workers failed again and again.
-        JobError: there is no such model.
+        JobError: there is no such model, or rows that cannot be mixed are to be.
     """
     begun = time.monotonic()
+    statistics = prepared.load(features)
+    mixup.check(train, model, loop.inputs(statistics), statistics.task)
     workers = _workers(train)
     kind = _feed(features, train)
     with _reporting(progress, in_process=workers == 0) as report:
         setup = worker.Setup(
             model=model,
             train=train,
-            statistics=prepared.load(features),
+            statistics=statistics,
             features=features,
             feed=kind,
             data=_data(features, kind, shared=workers != 0),

@@ -21,7 +21,7 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
-from ray_pipeline.model import bred, loop, population
+from ray_pipeline.model import bred, loop, mixup, population
 from ray_pipeline.model.environment import variables
 from ray_pipeline.model.journal import Halving, Journal
 from ray_pipeline.model.objectives import LATENCY, LOSS, chosen
@@ -66,7 +66,9 @@ def write(
     """
     journal = Journal(work / "trials.json", settings.trials, progress)
     statistics = prepared.load(features)
-    searched = space(settings, model, train, loop.inputs(statistics), statistics.rows)
+    inputs, several = loop.inputs(statistics), statistics.task == "multilabel"
+    mixup.check(train, model, inputs, statistics.task)
+    searched = space(settings, model, train, inputs, statistics.rows, several)
     exchanges: list[Record] = []
     if len(journal.ended) < settings.trials:
         shared = {

@@ -53,7 +53,7 @@ function show(headline, detail, shares, failed) {
 function predicted(prediction) {
   if ("value" in prediction) return show(String(prediction.value), "", [], false);
   const shares = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
-  show(prediction.label, "", shares.slice(0, 12), false);
+  show(prediction.labels ? prediction.labels.join(", ") || "none" : prediction.label, "", shares.slice(0, 12), false);
 }
 
 form.addEventListener("submit", async (event) => {
