@@ -42,8 +42,11 @@ def kind_of(column: pa.DataType) -> Kind | None:
         return "number"
     if pa.types.is_timestamp(column) or pa.types.is_date(column):
         return "date"
-    if pa.types.is_list(column) and pa.types.is_string(column.value_type):
-        return "labels"
+    if pa.types.is_list(column) or pa.types.is_large_list(column):
+        of_texts = pa.types.is_string(column.value_type) or pa.types.is_large_string(
+            column.value_type
+        )
+        return "labels" if of_texts else None
     return None
 
 
