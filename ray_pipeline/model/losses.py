@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ def loss_of(
         return logits[:, 0].sum() / (len(label) * statistics.label.mean)
     if weight is not None:
         return (weight * row_losses(logits, label, statistics)).mean()
-    return row_losses(logits, label, statistics).mean()
+    return row_losses(logits, label, statistics, reduction="mean")
 
 
 def row_losses(
@@ -53,8 +53,9 @@ def row_losses(
     *,
     smoothing: float = 0.0,
     balanced: bool = False,
+    reduction: Literal["none", "mean"] = "none",
 ) -> Tensor:
-    """Each row's loss [N].
+    """Each row's loss [N], or their mean as torch itself takes it.
 
     `smoothing` is the share of a class's certainty that goes to all classes alike, or of one of
     several labels to there being none (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
@@ -62,16 +63,16 @@ def row_losses(
     statistics say.
     """
     if statistics.task == "classification":
-        return cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        return cross_entropy(logits, label, reduction=reduction, label_smoothing=smoothing)
     if statistics.task == "multilabel":
         weights = statistics.label.weights if balanced else ()
         pos_weight = torch.tensor(weights, device=logits.device) if weights else None
         target = label.to(logits.dtype) * (1 - smoothing) + smoothing / 2
         cells = binary_cross_entropy_with_logits(
-            logits, target, reduction="none", pos_weight=pos_weight
+            logits, target, reduction=reduction, pos_weight=pos_weight
         )
-        return cells.mean(1)
-    return mse_loss(logits[:, 0], standardised(label, statistics), reduction="none")
+        return cells if reduction == "mean" else cells.mean(1)
+    return mse_loss(logits[:, 0], standardised(label, statistics), reduction=reduction)
 
 
 def standardised(label: Tensor, statistics: Statistics) -> Tensor:
@@ -105,6 +106,8 @@ def training_loss(
     if statistics.tells_loss:
         return loss_of(logits, rows.label, statistics)
     options: dict[str, Any] = {"smoothing": smoothing, "balanced": True}
+    if rows.mixed is None and rows.weight is None:
+        return row_losses(logits, rows.label, statistics, reduction="mean", **options)
     losses = row_losses(logits, rows.label, statistics, **options)
     if rows.mixed is not None:
         other, share = rows.mixed
