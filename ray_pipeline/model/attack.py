@@ -70,7 +70,7 @@ def attacking(
     None where there are neither, or where no gradient reaches them (through trees, say).
     """
     prepared = matrices(compiled_arrow(statistics)(sample.rows))
-    inputs, labels = batches.tensors(prepared), torch.as_tensor(sample.labels)
+    inputs, labels = batches.tensors(prepared), torch.tensor(sample.labels)
     name = "image" if statistics.image else "numbers"
     room = _room(statistics)
     if room is None or not _reached(model, inputs, name):
