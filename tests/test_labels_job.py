@@ -195,7 +195,7 @@ def test_the_endpoint_answers_with_all_labels_of_a_row(opened):
     for prediction in predictions:
         jsonschema.validate(prediction, document["components"]["schemas"]["Prediction"])
     assert "All that the row has of" in served.ask("GET", "/topics/docs").text
-    assert "Label" in served.ask("GET", "/topics/").text
+    assert "multilabel" in served.ask("GET", "/topics/").text
 
 
 def test_the_protocol_of_tensors_and_mlflow_say_the_same(opened):
