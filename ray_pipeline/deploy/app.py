@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import auth, bodies, inference, pictures
+from ray_pipeline.deploy import auth, bodies, inference, label_lists, pictures
 from ray_pipeline.deploy.asgi import (
     Header,
     Receive,
@@ -279,7 +278,7 @@ def prediction_maker(manifest: Manifest, digits: int | None = None) -> Callable[
     """
     classes = manifest.classes
     if classes is not None and manifest.thresholds is not None:
-        return partial(several, classes, manifest.thresholds, digits)
+        return label_lists.predicting(classes, manifest.thresholds, digits)
     if manifest.task == "retrieval":
         if digits is None:
             return lambda vector: {"vector": vector}
@@ -300,16 +299,6 @@ def prediction_maker(manifest: Manifest, digits: int | None = None) -> Callable[
         }
 
     return classified
-
-
-def several(
-    classes: Sequence[str], thresholds: Sequence[float], digits: int | None, found: list[float]
-) -> Prediction:
-    """What callers get where a row may have several labels: those that it has."""
-    begins = zip(classes, found, thresholds, strict=True)
-    labels = [name for name, share, least in begins if share >= least]
-    shown = found if digits is None else [round(share, digits) for share in found]
-    return {"labels": labels, "probabilities": dict(zip(classes, shown, strict=True))}
 
 
 def plain_numbers(output: NDArray[np.float32]) -> list[Any]:
