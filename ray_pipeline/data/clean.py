@@ -15,6 +15,7 @@ from ray_pipeline.data import (
     collect,
     duplicates,
     expectations,
+    label_sets,
     parts,
     shares,
     summary,
@@ -265,7 +266,8 @@ def _check_label(sides: Mapping[str, dict[str, Summary]], label: Column, data: D
     if label.kind == "text":
         return
     if label.kind == "labels":
-        _check_labels(found, label, data)
+        assert isinstance(found, Counts), "labels are counted"
+        label_sets.check_any(found.values, label, str(data.source))
         return
     if isinstance(found, Moments):
         if found.minimum == found.maximum:
@@ -281,19 +283,6 @@ def _check_label(sides: Mapping[str, dict[str, Summary]], label: Column, data: D
             where=f"{data.test}, column {label.name}",
             expected=f"one of {', '.join(sorted(found.values)[:10])}",
             hint="map other spellings under `data.clean.replace`",
-        )
-
-
-def _check_labels(found: Summary, label: Column, data: Data) -> None:
-    """Of what a row may have several of, one is enough: some rows have it. What the test file alone
-    has, `fitting` knows to leave out or to refuse."""
-    assert isinstance(found, Counts), "labels are counted"
-    if not found.values:
-        raise DataError(
-            "no row has a label",
-            where=f"{data.source}, column {label.name}",
-            expected=f"names with `{label.separator}` between them, or lists of names",
-            hint="check `data.label` and the column's `separator`",
         )
 
 

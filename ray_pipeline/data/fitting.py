@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline.data import parts, summary
+from ray_pipeline.data import label_sets, parts, summary
 from ray_pipeline.data.encoders import (
     category,
     chat,
@@ -272,38 +272,16 @@ def _label(column: Column, part: Part, data: Data) -> LabelStatistics:
         )
     classes = sorted(found.values.items())
     if column.kind == "labels":
-        return _several(column, classes, part.rows, data)
+        given = data.column(column.name)
+        return label_sets.fitted(
+            column, classes, part.rows, given.min_rows if given else 1, data.balance is not None
+        )
     if len(classes) < 2:
         raise _one_class(column, *found.values)
     return LabelStatistics(
         name=column.name,
         classes=tuple(name for name, _ in classes),
         counts=tuple(count for _, count in classes),
-    )
-
-
-def _several(
-    column: Column, found: list[tuple[str, int]], rows: int, data: Data
-) -> LabelStatistics:
-    """The label of which a row may have several classes. Raises DataError where none is left."""
-    given = data.column(column.name)
-    least = given.min_rows if given else 1
-    classes = [(name, count) for name, count in found if count >= least]
-    if not classes:
-        raise DataError(
-            f"no label is that of {least:,} training rows or more",
-            where=f"column {column.name}",
-            hint="lower its `min_rows`, or give more rows",
-        )
-    balanced = data.balance is not None
-    return LabelStatistics(
-        name=column.name,
-        classes=tuple(name for name, _ in classes),
-        counts=tuple(count for _, count in classes),
-        separator=column.separator,
-        min_rows=least,
-        left_out=len(found) - len(classes),
-        weights=tuple(max(rows - count, 1) / count for _, count in classes) if balanced else (),
     )
 
 

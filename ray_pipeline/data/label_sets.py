@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from ray_pipeline.data.statistics import LabelStatistics
 from ray_pipeline.errors import DataError
+from ray_pipeline.schema import Column
 
 
 def typed(texts: pa.Array | pa.ChunkedArray, separator: str) -> tuple[Any, Any]:
@@ -71,6 +73,48 @@ def counted(texts: pa.ChunkedArray, separator: str) -> Counter[str]:
     found = pc.value_counts(apart(texts, separator)[1])
     names, counts = found.field("values").to_pylist(), found.field("counts").to_pylist()
     return Counter(dict(zip(names, counts, strict=True)))
+
+
+def check_any(found: Collection[str], column: Column, source: str) -> None:
+    """Raises DataError where no row of `source` has a label.
+
+    One is enough: some rows have it. What the test file alone has, `hot` leaves out or refuses.
+    """
+    if not found:
+        raise DataError(
+            "no row has a label",
+            where=f"{source}, column {column.name}",
+            expected=f"names with `{column.separator}` between them, or lists of names",
+            hint="check `data.label` and the column's `separator`",
+        )
+
+
+def fitted(
+    column: Column, found: list[tuple[str, int]], rows: int, least: int, balanced: bool
+) -> LabelStatistics:
+    """The label of which a row may have several classes: those that at least so many of the `rows`
+    have, as `found` counts them in sorted order.
+
+    Where it is `balanced`, a class's presence counts as much more than its absence as it is rarer.
+    Raises DataError where no class is left.
+    """
+    classes = [(name, count) for name, count in found if count >= least]
+    if not classes:
+        raise DataError(
+            f"no label is that of {least:,} training rows or more",
+            where=f"column {column.name}",
+            hint="lower its `min_rows`, or give more rows",
+        )
+    weights = tuple(max(rows - count, 1) / count for _, count in classes) if balanced else ()
+    return LabelStatistics(
+        name=column.name,
+        classes=tuple(name for name, _ in classes),
+        counts=tuple(count for _, count in classes),
+        separator=column.separator,
+        min_rows=least,
+        left_out=len(found) - len(classes),
+        weights=weights,
+    )
 
 
 def hot(texts: pa.ChunkedArray, label: LabelStatistics) -> NDArray[np.uint8]:
