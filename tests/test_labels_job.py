@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 from upath import UPath
 
 from ray_pipeline import bundle, jobfile, pipeline
+from ray_pipeline.data.media.pixels import png
 from ray_pipeline.deploy import batch, inference, pyfunc
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.counters import Counters
@@ -62,7 +63,6 @@ def rows(count: int = 700) -> tuple[pd.DataFrame, np.ndarray]:
         count, n_features=6, n_classes=4, n_labels=2, allow_unlabeled=True, random_state=4
     )
     columns = {f"n{index}": words[:, index] for index in range(6)}
-    # Rows with the same words would be one row if they had the same topics, and so a row is named.
     return pd.DataFrame(columns), topics
 
 
@@ -306,17 +306,13 @@ evaluate: {{bootstrap: 0, importance: {{rows: 0}}}}
 
 def test_pictures_have_several_labels(tmp_path, ray_cluster):
     """A bright left half, a bright upper half, both or neither; mixed with each other."""
-    from test_images_job import picture  # noqa: F401 - the same form of job
-
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 60, (240, 8, 8, 1), np.uint8)
     has = rng.random((240, 2)) < 0.5
     pixels[has[:, 0], :, :4] += 120
     pixels[has[:, 1], :4] += 70
-    from ray_pipeline.data.media import pixels as media
-
     names = ["|".join(np.array(["left", "up"])[row]) for row in has]
-    table = {"picture": [media.png(each) for each in pixels], "bright": names}
+    table = {"picture": [png(each) for each in pixels], "bright": names}
     pq.write_table(pa.table(table), tmp_path / "rows.parquet")
     (tmp_path / "job.yaml").write_text("""
 name: bright
