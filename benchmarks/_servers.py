@@ -48,11 +48,13 @@ def ours(bundle: str, port: int, key: str, replicas: int) -> None:
     from ray_pipeline import cluster, files
     from ray_pipeline.deploy import release
     from ray_pipeline.job import Replicas, Serve
+    from ray_pipeline.job.routes import Jobs
 
     files.write_private(files.state_folder() / "key", key)
     try:
         cluster.connect()
-        settings = Serve(port=port, replicas=Replicas(min=replicas, max=replicas))
+        count = Replicas(min=replicas, max=replicas)
+        settings = Serve(port=port, replicas=count, jobs=Jobs(folder=str(files.state_folder())))
         release.deploy(bundle, "model", settings)
         until_told()
     finally:

@@ -135,6 +135,12 @@ def _add_serving(command: Command) -> None:
     serving = command(commands.serve)
     serving.add_argument("bundle", nargs="+", metavar="BUNDLE")
     serving.add_argument(
+        "--loaded",
+        type=int,
+        metavar="N",
+        help="one application for all bundles, with N of them in a replica's memory",
+    )
+    serving.add_argument(
         "--set", action="append", default=[], metavar="A.B=VALUE", help="set, say, port=8080"
     )
     predicting = command(commands.predict, "BUNDLE", "INPUT")

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -182,7 +182,7 @@ def rotate(options: argparse.Namespace) -> None:
 def serve(options: argparse.Namespace) -> None:
     """Serve bundles until stopped; no job file is needed."""
     from ray_pipeline import bundle, cluster, jobfile
-    from ray_pipeline.deploy import release
+    from ray_pipeline.deploy import release, together
 
     settings = jobfile.serving(options.set)
     names = {path: bundle.opened(path).manifest.name for path in options.bundle}
@@ -193,8 +193,11 @@ def serve(options: argparse.Namespace) -> None:
         # Ray has handlers of its own, which end the process at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
-        for path, name in names.items():
-            live = release.deploy(path, name, settings)
+        if options.loaded:
+            answering: Iterable[Any] = together.deploy(names, settings, options.loaded)
+        else:
+            answering = (release.deploy(path, name, settings) for path, name in names.items())
+        for live in answering:
             print(json.dumps(live) if options.json else live["endpoint"], flush=True)
         stopped.wait()
     finally:

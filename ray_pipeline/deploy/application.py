@@ -20,7 +20,8 @@ from ray_pipeline.deploy.replica import Replica
 from ray_pipeline.errors import ClusterError, JobError
 from ray_pipeline.job import Serve
 
-_FRONT = "ray_pipeline"
+FRONT = "ray_pipeline"
+"""The application that answers outside the endpoints."""
 _ANSWER_WITHIN_S = 60.0
 _START_WITHIN_S = 180.0
 
@@ -77,14 +78,14 @@ def run(release: Release, settings: Serve, gpus: float) -> None:
     name = release["name"]
     application = _application(release, settings, gpus)
     targets = [serve.RunTarget(application, name=name, route_prefix=f"/{name}")]
-    if _FRONT not in running_replicas():
+    if FRONT not in running_replicas():
         front = serve.deployment(
             name="front",
             ray_actor_options={"num_cpus": 0},
             max_ongoing_requests=256,
             logging_config={"enable_access_log": False},
         )(serve.ingress()(FrontReplica))
-        targets.append(serve.RunTarget(front.bind(), name=_FRONT, route_prefix="/"))
+        targets.append(serve.RunTarget(front.bind(), name=FRONT, route_prefix="/"))
     try:
         serve.run_many(targets)
     except RuntimeError as error:
@@ -124,8 +125,9 @@ def run_beside(release: Release, settings: Serve, gpus: float, name: str) -> Non
         )
 
 
-def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:
-    deployment = serve.deployment(
+def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
+    """How Ray Serve runs replicas of the class `replica`. Raises JobError."""
+    return serve.deployment(
         name="model",
         autoscaling_config={
             **_policy(settings.autoscaling),
@@ -146,9 +148,12 @@ def _application(release: Release, settings: Serve, gpus: float) -> serve.Applic
         max_surge_percent=100,
         # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
         logging_config={"enable_access_log": False},
-    )(serve.ingress()(Replica))
+    )(serve.ingress()(replica))
+
+
+def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:
     own = settings.without("release").model_dump_json()
-    return deployment.bind(
+    return deployment(settings, Replica, gpus).bind(
         release["name"], release["bundle"], own, release["keyring"], release["digest"]
     )
 

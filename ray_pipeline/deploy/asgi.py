@@ -90,7 +90,8 @@ def error_response(error: RequestError, extra: tuple[Header, ...] = (), path: st
     """`{"error": {"code", "message", "where"}}` under the error's status.
 
     Under a `path` of the Open Inference Protocol, `{"error": message, "code", "where"}`: its
-    clients take a text.
+    clients take a text. Under one of GraphQL, `{"errors": [{"message", "extensions": {"code",
+    "where"}}]}`.
     """
     message = f"{error.what}; expected {error.expected}" if error.expected else error.what
     content = _told(error.code, message, error.where, path)
@@ -104,6 +105,9 @@ def _told(code: str, message: str, where: str, path: str) -> bytes:
     if path.startswith("/v2/"):
         text = f"{where}: {message}" if where else message
         return encoded({"error": text, "code": code, "where": where})
+    if path.endswith("/graphql"):
+        extensions = {"code": code, "where": where}
+        return encoded({"errors": [{"message": message, "extensions": extensions}]})
     return encoded({"error": {"code": code, "message": message, "where": where}})
 
 

@@ -46,6 +46,7 @@ class _Holder:
     """A key as a replica knows it."""
 
     digest: bytes
+    name: str
     scopes: frozenset[Scope]
     """Empty where the key is for other endpoints."""
     expires: float
@@ -83,8 +84,17 @@ class Gate:
         """Let a request pass, and return what its answer's headers say of the key's rate.
 
         Raises:
+            RequestError: as `check` does; 429 with a key that was used too often.
+        """
+        holder = self.check(headers, scope)
+        return holder.bucket.taken(self.replicas) if holder and holder.bucket else ()
+
+    def check(self, headers: Headers, scope: Scope = "predict") -> _Holder | None:
+        """Whose key a request has, None for a token; its rate is not touched.
+
+        Raises:
             RequestError: 401 without a key or with a bad token, 403 with a key that is wrong, has
-                expired or does not open this, 429 with one that was used too often.
+                expired or does not open this.
         """
         given = _given(headers)
         if not given:
@@ -100,14 +110,24 @@ class Gate:
         if holder is None or not hmac.compare_digest(holder.digest, digest):
             if self.tokens is not None and given.count(b".") == 2:
                 self._check_scope(self.tokens.scopes(given, digest), scope)
-                return ()
+                return None
             raise RequestError(
                 "the API key is wrong", status=403, code="wrong_key", expected=_EXPECTED
             )
         if time.time() >= holder.expires:
             raise RequestError("the API key has expired", status=403, code="expired_key")
         self._check_scope(holder.scopes, scope)
-        return holder.bucket.taken(self.replicas) if holder.bucket else ()
+        return holder
+
+    def caller(self, headers: Headers) -> str:
+        """Who sent a request that was admitted: the same for a key and the one that replaces it,
+        and for all tokens of one subject. It tells nothing of the key."""
+        digest = sha256(_given(headers)).digest()
+        holder = self._holders.get(digest[:_PREFIX])
+        if holder is not None:
+            return f"key {holder.name}"
+        subject = self.tokens.subject(digest) if self.tokens else ""
+        return "token " + sha256(subject.encode() or digest).hexdigest()
 
     def _check_scope(self, scopes: frozenset[Scope], scope: Scope) -> None:
         if scope not in scopes:
@@ -125,6 +145,7 @@ def _holder(key: Key, endpoint: str) -> _Holder:
     burst = key.burst or max(1, math.ceil(key.rate or 1))
     return _Holder(
         bytes.fromhex(key.hash),
+        key.name,
         scopes,
         datetime.fromisoformat(key.expires).timestamp() if key.expires else math.inf,
         Bucket(key.rate, burst) if key.rate else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import ray
 
@@ -39,6 +39,8 @@ class Release(TypedDict):
     """`open`, or `key` where reading its figures takes one."""
     metadata: dict[str, Any]
     """What the Open Inference Protocol says of the model."""
+    application: NotRequired[str]
+    """The application that answers for it, if it has none of its own."""
 
 
 class Told(NamedTuple):

@@ -7,13 +7,18 @@ that a request pays for a few additions and nothing else.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from ray_pipeline.deploy.guard import Flag
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram, in seconds; one more bucket holds the rest."""
+
+
+_LATEST = 1000
 
 
 class Counts(TypedDict):
@@ -61,6 +66,9 @@ class Counters:
     def __init__(self) -> None:
         self.in_flight = 0
         self._counts = no_counts()
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._requests = self._refused = self._failed = 0
+        self._latest: deque[float] = deque(maxlen=_LATEST)
 
     def done(self, status: int, seconds: float, rows: int) -> None:
         """Count a request that was answered."""
@@ -70,6 +78,13 @@ class Counters:
         counts["rows"] += rows
         counts["seconds"] += seconds
         counts["buckets"][bisect_left(BOUNDS, seconds)] += 1
+        self._requests += 1
+        self._latest.append(seconds)
+        if status >= 400:
+            if status >= 500:
+                self._failed += 1
+            else:
+                self._refused += 1
 
     def flagged(self, flags: Sequence[Flag]) -> None:
         """Count the flags of one request."""
@@ -78,10 +93,30 @@ class Counters:
             counts[flag.column] = counts.get(flag.column, 0) + 1
         self._counts["flagged"] += len({flag.row for flag in flags})
 
+    def recent(self) -> dict[str, Any]:
+        """How this replica does: requests since it began, and how long the latest took."""
+        latest = sorted(self._latest)
+        return {
+            "since": self._since,
+            "requests": self._requests,
+            "refused": self._refused,
+            "failed": self._failed,
+            "in_flight": self.in_flight,
+            "p50_ms": _quantile_ms(latest, 0.5),
+            "p99_ms": _quantile_ms(latest, 0.99),
+        }
+
     def taken(self) -> Counts:
         """What was counted since the last call."""
         counts, self._counts = self._counts, no_counts()
         return counts
+
+
+def _quantile_ms(seconds: Sequence[float], share: float) -> float | None:
+    """Of sorted latencies, in milliseconds; None where there is none."""
+    if not seconds:
+        return None
+    return round(1000 * seconds[min(len(seconds) - 1, int(share * len(seconds)))], 3)
 
 
 def exposition(endpoints: Mapping[str, Mapping[str, Any]]) -> str:

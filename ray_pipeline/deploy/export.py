@@ -14,7 +14,17 @@ from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import feature_graph
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.deploy import card, forms, graph, measure, parity, probe, texts
+from ray_pipeline.deploy import (
+    card,
+    distance,
+    distance_fit,
+    forms,
+    graph,
+    measure,
+    parity,
+    probe,
+    texts,
+)
 from ray_pipeline.deploy.forms import Forms
 from ray_pipeline.errors import BundleError, GateRefused
 from ray_pipeline.job import Compress
@@ -92,8 +102,13 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         lineage=lineage,
         base_model=", ".join(column.base for column in texts.tokenized(statistics)) or None,
     )
-    asked = probe.written(statistics, schema, predict["fp32"])
-    sizes = _written(out / "bundle", manifest, statistics, made.content[taken], asked)
+    model, more = made.content[taken], {}
+    far = distance_fit.fitted(features, split, statistics)
+    if far is not None:
+        model = distance_fit.telling(model, statistics)
+        more[distance.FILE] = far.model_dump_json()
+    more[probe.FILE] = probe.written(statistics, schema, predict["fp32"])
+    sizes = _written(out / "bundle", manifest, statistics, model, more)
     return {
         "rows_in": len(seen.labels),
         "rows_out": len(seen.labels),
@@ -102,16 +117,17 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         "compression": table,
         "findings": [compress.finding("Its forms", _FORMS_NOTE, table)],
         "bytes": sizes,
+        **({"distance": far.model_dump(exclude={"mean", "whitening"})} if far else {}),
     }
 
 
 def _written(
-    out: UPath, manifest: Manifest, statistics: Statistics, model: bytes, asked: str
+    out: UPath, manifest: Manifest, statistics: Statistics, model: bytes, more: dict[str, str]
 ) -> dict[str, int]:
     """Write the bundle, and return its files' sizes in bytes."""
     written = {
         **texts.files_of(statistics),
-        probe.FILE: asked,
+        **more,
         "README.md": card.readme(manifest, statistics.rows, statistics.label.name),
         **card.mlflow_files(manifest),
     }

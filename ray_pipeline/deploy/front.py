@@ -7,7 +7,7 @@ endpoints whose job says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray import serve
@@ -17,6 +17,7 @@ from ray_pipeline import __version__
 from ray_pipeline.deploy import keyring
 from ray_pipeline.deploy.asgi import (
     ASGIApp,
+    Header,
     Receive,
     Response,
     Scope,
@@ -35,6 +36,8 @@ from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.counters import exposition
 from ray_pipeline.deploy.tensors import BINARY
 from ray_pipeline.errors import RequestError
+
+Infer = Callable[[bytes, list[Header]], Awaitable[Response]]
 
 _MAX_BYTES = 64_000_000  # the endpoint itself has the bound that the job sets
 _KNOWN = "/, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /NAME/"
@@ -56,10 +59,20 @@ def running_replicas() -> dict[str, tuple[str, int]]:
     }
 
 
-class Front:
-    """The ASGI app at `/`."""
+def application_of(release: Release) -> str:
+    """The application that answers for an endpoint: one of its own, or one of many."""
+    return release.get("application", release["name"])
 
-    def __init__(self) -> None:
+
+class Front:
+    """The ASGI app at `/`.
+
+    Args:
+        here: endpoints in this very process: what answers the Open Inference Protocol for them.
+    """
+
+    def __init__(self, here: Mapping[str, Infer] | None = None) -> None:
+        self._here = here or {}
         self._board = board()
         self._handles: dict[str, Any] = {}
         self._answers: dict[str, Callable[[Headers], Awaitable[Response]]] = {
@@ -131,7 +144,7 @@ class Front:
                     {
                         "name": name,
                         "version": release["version"],
-                        "status": running.get(name, ("GONE", 0))[0],
+                        "status": running.get(application_of(release), ("GONE", 0))[0],
                         "predict": f"/{name}/predict",
                         "page": f"/{name}/",
                         "docs": f"/{name}/docs",
@@ -147,7 +160,8 @@ class Front:
         shown = await self._readable(releases, headers)
         running = await asyncio.to_thread(running_replicas)
         for name, figure in figures.items():
-            figure["replicas"] = running.get(name, ("GONE", 0))[1]
+            at = application_of(releases[name]) if name in releases else name
+            figure["replicas"] = running.get(at, ("GONE", 0))[1]
         kept = {name: figure for name, figure in figures.items() if name in shown}
         return text_response(exposition(kept), _PROMETHEUS)
 
@@ -172,7 +186,11 @@ class Front:
 
     async def _ready(self, releases: dict[str, Release]) -> Response:
         running = await asyncio.to_thread(running_replicas)
-        waiting = [name for name in releases if running.get(name, ("GONE", 0))[0] != "RUNNING"]
+        waiting = [
+            name
+            for name, release in releases.items()
+            if running.get(application_of(release), ("GONE", 0))[0] != "RUNNING"
+        ]
         if waiting:
             raise RequestError(
                 f"not ready: {', '.join(waiting)}", status=503, code="not_ready", where=waiting[0]
@@ -181,6 +199,8 @@ class Front:
 
     async def _inferred(self, name: str, scope: Scope, receive: Receive) -> Response:
         body = await body_of(scope, receive, _MAX_BYTES)
+        if name in self._here:
+            return await self._here[name](body, list(scope["headers"]))
         if name not in self._handles:
             self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
         answer: Response = await self._handles[name].infer.remote(body, list(scope["headers"]))

@@ -3,7 +3,8 @@
 A number or date is flagged outside the range of the training rows, a category where its value is
 not among theirs, and a column that always had a value where it has none. With n training rows, a
 row like them is outside a number's range with a chance of 2 / (n + 1). What is told is the column
-and the reason, and neither the value nor the bound, which are somebody's.
+and the reason, and neither the value nor the bound, which are somebody's. A row may be far from
+the training rows as a whole, too (distance.py).
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ray_pipeline.bundle import Bundle
 from ray_pipeline.data.statistics import Statistics
+from ray_pipeline.deploy import distance
+from ray_pipeline.deploy.distance import Far
+from ray_pipeline.deploy.example import statistics
 
 BELOW = "below the range of the training rows"
 ABOVE = "above the range of the training rows"
 UNKNOWN = "not among the values that the model knows"
+FAR = "far from the training rows as a whole"
 ABSENT = "no value, and each training row had one"
 
 
@@ -27,7 +33,18 @@ class Flag(NamedTuple):
 
     row: int
     column: str
+    """Empty where it is the row as a whole."""
     why: str
+
+    @property
+    def where(self) -> str:
+        """Its place in a request."""
+        return f"rows[{self.row}].{self.column}".rstrip(".")
+
+
+def guard(opened: Bundle, wanted: str) -> Guard | None:
+    """The guard of a bundle's model; None where the job's `serve.guard` is off."""
+    return None if wanted == "off" else Guard(statistics(opened), distance.known(opened))
 
 
 class Guard:
@@ -35,9 +52,11 @@ class Guard:
 
     Args:
         statistics: those of the bundle.
+        far: tells rows that are far from the training rows, if the bundle knows it.
     """
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics, far: Far | None = None) -> None:
+        self._far = far
         numbers = [*statistics.numbers, *(date.seconds for date in statistics.dates)]
         names = [*(n.name for n in statistics.numbers), *(d.name for d in statistics.dates)]
         self._numbers = names
@@ -52,9 +71,19 @@ class Guard:
         }
         self._texts = [column.name for column in statistics.texts if column.missing == 0]
 
-    def flags(self, columns: Mapping[str, NDArray[Any]]) -> list[Flag]:
-        """The flags of cleaned columns [N], as the model reads them, in the rows' order."""
+    @property
+    def by_distance(self) -> bool:
+        """Whether it looks at the numbers that the model reads, too."""
+        return self._far is not None
+
+    def flags(
+        self, columns: Mapping[str, NDArray[Any]], numbers: NDArray[np.float32] | None = None
+    ) -> list[Flag]:
+        """The flags of cleaned columns [N], as the model reads them, in the rows' order; and of
+        its `numbers` [N, D]."""
         found: list[Flag] = []
+        if self._far is not None and numbers is not None:
+            found += [Flag(int(row), "", FAR) for row in np.flatnonzero(self._far.far(numbers))]
         if self._numbers:
             found += self._of_numbers(np.stack([columns[name] for name in self._numbers]))
         for name, known in self._values.items():

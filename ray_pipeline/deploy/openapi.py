@@ -8,7 +8,7 @@ from typing import Any
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data import dates
 from ray_pipeline.data.steps import serving
-from ray_pipeline.deploy import bodies
+from ray_pipeline.deploy import bodies, openapi_routes
 from ray_pipeline.deploy.asgi import encoded
 from ray_pipeline.job import Serve
 from ray_pipeline.schema import Column
@@ -84,6 +84,7 @@ def _document(
             },
         },
         "Error": _error(),
+        **openapi_routes.schemas(settings),
     }
     components: dict[str, Any] = {"schemas": schemas}
     if settings.auth == "key":
@@ -98,7 +99,10 @@ def _document(
             "version": manifest.version,
             "description": f"Predicts `{manifest.schema.label.name}` ({manifest.task}).",
         },
-        "paths": {f"/{name}/predict": {"post": _predict(manifest, settings, example)}},
+        "paths": {
+            f"/{name}/predict": {"post": _predict(manifest, settings, example)},
+            **openapi_routes.paths(name, manifest, settings, example, _ERRORS),
+        },
         "components": components,
     }
 

@@ -6,6 +6,7 @@ Both pages are whole in themselves: no script, font or style comes from elsewher
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -26,6 +27,7 @@ def pages(name: str, opened: Bundle, settings: Serve) -> dict[str, Response]:
     """The answers to GET, by path."""
     manifest, example = opened.manifest, example_row(opened)
     described = openapi.document(name, manifest, settings, example)
+    api = json.loads(described)
     common = {
         "name": name,
         "manifest": manifest,
@@ -47,7 +49,8 @@ def pages(name: str, opened: Bundle, settings: Serve) -> dict[str, Response]:
     )
     docs = templates.get_template("docs.html").render(
         **common,
-        api=json.loads(described),
+        api=api,
+        graphql=api["paths"].get(f"/{name}/graphql", {}).get("post"),
         body=json.dumps({"rows": [example]}, indent=2, ensure_ascii=False),
         line=json.dumps({"rows": [example]}, ensure_ascii=False),
     )
@@ -106,6 +109,15 @@ def _metrics(manifest: Manifest) -> list[dict[str, str]]:
     ]
 
 
+def _size(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The model's name and its numbers; what another kind of model would read is left out."""
+    for key, value in settings.items():
+        if key == "name":
+            yield str(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{key.replace('_', ' ')} {value:.4g}"
+
+
 def _facts(manifest: Manifest, known: Statistics) -> dict[str, str]:
     about, size = manifest.metrics.get("about", {}), manifest.model.get("model", {})
     facts = {
@@ -116,7 +128,7 @@ def _facts(manifest: Manifest, known: Statistics) -> dict[str, str]:
         "Classes": ", ".join(manifest.classes or ()),
         "Trained on": f"{known.rows:,} rows",
         "Judged on": f"{about['rows']:,} rows ({about['split']})" if "rows" in about else "",
-        "Model": ", ".join(f"{key} {value}" for key, value in size.items()).removeprefix("name "),
+        "Model": ", ".join(_size(size)),
         "Base model": manifest.base_model or "",
         "Licence": manifest.licence or "",
     }

@@ -133,6 +133,11 @@ class Protocol:
         found = dict(zip(self._names, (*numbers, *texts), strict=True))
         return found | {self.features[at].name: np.stack(by_column[at]) for at in self._images}
 
+    @property
+    def read(self) -> frozenset[str]:
+        """Columns whose texts are read as numbers or dates."""
+        return frozenset(self._readers)
+
     def _texts(self, values: Iterable[Any]) -> list[str]:
         missing = self._missing
         texts = [value.strip() if type(value) is str else canonical_text(value) for value in values]

@@ -26,7 +26,7 @@ from ray_pipeline.deploy import (
 )
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.example import example_row
-from ray_pipeline.deploy.front import running_replicas
+from ray_pipeline.deploy.front import application_of, running_replicas
 from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.errors import GateRefused, JobError
 from ray_pipeline.files import LOCAL
@@ -69,7 +69,7 @@ def deploy(
     key = auth.key() if settings.auth == "key" else None
     # Before anything answers: a replica begins with the keys that it finds.
     keyring_id = keyring.publish(key) if key else None
-    release, row = _release(opened, path, name, settings, keyring_id, why), example_row(opened)
+    release, row = described(opened, path, name, settings, keyring_id, why), example_row(opened)
     unchanged, phases = _is_live(release), []
     if not unchanged:
         application.start(settings.port, settings.host)
@@ -195,11 +195,11 @@ def endpoints() -> list[dict[str, Any]]:
             "name": name,
             "version": release["version"],
             "url": release["url"],
-            "replicas": running.get(name, ("GONE", 0))[1],
+            "replicas": running.get(application_of(release), ("GONE", 0))[1],
             "since": release["since"],
             "by": release["by"],
             "why": release["why"],
-            "status": running.get(name, ("GONE", 0))[0],
+            "status": running.get(application_of(release), ("GONE", 0))[0],
             "trial": trials.get(name),
         }
         for name, release in sorted(releases.items())
@@ -214,9 +214,10 @@ def live(name: str) -> str | None:
     return releases[name]["bundle"] if name in releases else None
 
 
-def _release(  # noqa: PLR0917 - what a release is
+def described(  # noqa: PLR0917 - what a release is
     opened: Bundle, path: UPath, name: str, settings: Serve, keyring_id: str | None, why: str
 ) -> Release:
+    """What is put behind the endpoint `name`."""
     manifest = opened.manifest
     determined = [manifest.digest, name, settings.without("release").model_dump_json()]
     determined += [keyring_id or "", __version__]

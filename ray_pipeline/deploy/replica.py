@@ -20,7 +20,8 @@ from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.board import Told, board
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.example import statistics
-from ray_pipeline.deploy.guard import Guard
+from ray_pipeline.deploy.guard import guard
+from ray_pipeline.deploy.jobs import Jobs
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.deploy.split import Answered, Split
@@ -134,24 +135,12 @@ class Replica:
         self, name: str, path: str, settings: str, keyring_id: str | None, digest: str
     ) -> None:
         serve = Serve.model_validate_json(settings)
-        opened = bundle.opened(path)
         counters = Counters()
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
-        self._endpoint = Endpoint(
-            name,
-            _predictor(opened, serve),
-            serve,
-            gate=gate,
-            pages=pages(name, opened, serve),
-            counters=counters,
-            started=upkeep.start,
-            stopped=upkeep.stop,
-            online=_lookup(serve),
-            guard=None if serve.guard == "off" else Guard(statistics(opened)),
-        )
-        outcome = tally.outcomes_by(statistics(opened).label)
+        self._endpoint = endpoint(name, path, serve, gate=gate, counters=counters, upkeep=upkeep)
+        outcome = tally.outcomes_by(statistics(bundle.opened(path, verify=False)).label)
         self._split = Split(self._endpoint.predicted, outcome, get_app_handle)
         upkeep.split(self._endpoint, self._split)
         # What was loaded stays: a full collection over it would stop requests for long.
@@ -169,6 +158,48 @@ class Replica:
     async def infer(self, body: bytes, headers: list[Header]) -> Response:
         """The Open Inference Protocol's `infer`, called through a handle by the front."""
         return await self._endpoint.infer(body, headers)
+
+
+def endpoint(
+    name: str,
+    path: str,
+    settings: Serve,
+    *,
+    gate: Gate | None,
+    counters: Counters,
+    made: dict[str, Response] | None = None,
+    upkeep: Upkeep | None = None,
+) -> Endpoint:
+    """The app of an endpoint, from the bundle at `path`.
+
+    Args:
+        made: its pages, if they were made before.
+        upkeep: begins and ends with the app.
+
+    Raises:
+        BundleError: the bundle is not whole.
+    """
+    opened = bundle.opened(path)
+    jobs = Jobs(name, path, settings) if settings.jobs else None
+
+    def started() -> None:
+        for part in (upkeep, jobs):
+            if part is not None:
+                part.start()
+
+    return Endpoint(
+        name,
+        _predictor(opened, settings),
+        settings,
+        gate=gate,
+        pages=made or pages(name, opened, settings),
+        counters=counters,
+        started=started,
+        stopped=lambda: upkeep.stop() if upkeep else None,
+        online=_lookup(settings),
+        guard=guard(opened, settings.guard),
+        jobs=jobs,
+    )
 
 
 def _predictor(opened: bundle.Bundle, settings: Serve) -> Predictor:

@@ -56,12 +56,12 @@ class Predictor:
         self.manifest = bundle.manifest
         check_predicts(bundle)
         self.by = accelerated.opened(bundle, providers, threads) if providers else Opened("cpu")
+        self._both: Predict | None = None
         self._run = self.by.run or self._on_cpu(bundle, threads)
         self._treated = treatment.of_requests(self.manifest.schema, self.manifest.privacy)
         self._tidied = serving.tidying(self.manifest.cleaning, self.manifest.schema)
 
-    @staticmethod
-    def _on_cpu(bundle: Bundle, threads: int) -> Predict:
+    def _on_cpu(self, bundle: Bundle, threads: int) -> Predict:
         try:
             loaded = session(str(bundle.model), threads)
         except LOADING_ERRORS as error:
@@ -71,13 +71,20 @@ class Predictor:
                 expected=f"a graph for ONNX Runtime {onnxruntime.__version__}",
             ) from error
         _check_inputs(loaded, bundle)
-        outputs = [loaded.get_outputs()[0].name]
+        outputs = [value.name for value in loaded.get_outputs()]
 
         def run(columns: Columns) -> NDArray[Any]:
-            output: NDArray[np.float32] = loaded.run(outputs, columns)[0]
+            output: NDArray[np.float32] = loaded.run(outputs[:1], columns)[0]
             return output
 
-        return texts.reading(run, texts.columns_of(bundle))
+        def both(columns: Columns) -> NDArray[Any]:
+            output, numbers = loaded.run(outputs, columns)
+            return np.concatenate([output.reshape(len(numbers), -1), numbers], axis=1)
+
+        tokenized = texts.columns_of(bundle)
+        if len(outputs) > 1:
+            self._both = texts.reading(both, tokenized)
+        return texts.reading(run, tokenized)
 
     def predict(self, columns: Columns) -> NDArray[np.float32]:
         """Probabilities [N, K] in the order of `manifest.classes`, or values [N].
@@ -99,6 +106,19 @@ class Predictor:
     def of_clean(self, columns: Columns) -> NDArray[np.float32]:
         """As `predict`, of rows that were treated and cleaned before, as the path's are."""
         return self._run(columns)
+
+    def with_numbers(
+        self, columns: Columns
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """As `of_clean`, and the numbers [N, D] that the model reads (distance.py); None of a
+        bundle that does not tell them, or on a GPU."""
+        if self._both is None:
+            return self._run(columns), None
+        both = self._both(columns)
+        classes = self.manifest.classes
+        if classes is None:
+            return both[:, 0], both[:, 1:]
+        return both[:, : len(classes)], both[:, len(classes) :]
 
 
 def check_predicts(bundle: Bundle) -> None:

@@ -48,7 +48,7 @@ class Tokens:
             ) from error
         self._jwt, self._settings = jwt, settings
         self._keys: dict[str, Any] = {}
-        self._verified: dict[bytes, tuple[float, frozenset[Scope]]] = {}
+        self._verified: dict[bytes, tuple[float, frozenset[Scope], str]] = {}
         self._read_at, self._unknown_key = -float("inf"), False
 
     def refresh(self) -> None:
@@ -103,7 +103,12 @@ class Tokens:
             raise _refused("it has expired")
         return known[1]
 
-    def _verify(self, token: bytes) -> tuple[float, frozenset[Scope]]:
+    def subject(self, digest: bytes) -> str:
+        """The `sub` of a token that was verified, empty if it has none. `digest` is its sha256."""
+        known = self._verified.get(digest)
+        return known[2] if known else ""
+
+    def _verify(self, token: bytes) -> tuple[float, frozenset[Scope], str]:
         settings, jwt = self._settings, self._jwt
         try:
             header = jwt.get_unverified_header(token)
@@ -126,7 +131,8 @@ class Tokens:
         told = claims.get(settings.scopes_claim, ())
         names = set(told.split() if isinstance(told, str) else told if _is_texts(told) else ())
         opened = SCOPES if "admin" in names else [scope for scope in SCOPES if scope in names]
-        return float(claims["exp"]) + settings.leeway_s, frozenset(opened)
+        until = float(claims["exp"]) + settings.leeway_s
+        return until, frozenset(opened), str(claims.get("sub", ""))
 
 
 def _content(where: str) -> bytes:

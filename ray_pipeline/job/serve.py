@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.base import Settings
 from ray_pipeline.job.providers import Providers
+from ray_pipeline.job.routes import GraphQL, Jobs
 from ray_pipeline.job.source import spelt_password
 from ray_pipeline.job.trial import Trial
 
@@ -137,10 +138,15 @@ class Serve(Settings):
     body_within_s: float = Field(
         30, gt=0, description="Seconds that a client may take to send a request's body."
     )
+    graphql: GraphQL | None = Field(GraphQL(), description="GraphQL; null leaves it out.")
+    jobs: Jobs | None = Field(
+        None, description="Jobs of many rows; `{}` takes them, with the defaults below."
+    )
     guard: Literal["off", "flag", "refuse"] = Field(
         "off",
         description="Rows unlike the training rows (a number outside their range, an unknown "
-        "category, no value where all had one) are answered, answered with `warnings`, or refused.",
+        "category, no value where all had one; or far from them as a whole, which one in 100 rows "
+        "like them is) are answered, answered with `warnings`, or refused.",
     )
     round: int | None = Field(
         None,

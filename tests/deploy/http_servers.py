@@ -16,8 +16,7 @@ from ray_pipeline.deploy.asgi import ASGIApp
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.edge import Edge
-from ray_pipeline.deploy.example import statistics
-from ray_pipeline.deploy.guard import Guard
+from ray_pipeline.deploy.guard import guard
 from ray_pipeline.deploy.keyring import Key, described
 from ray_pipeline.deploy.pages import pages
 from ray_pipeline.deploy.ports import free_ports
@@ -35,7 +34,7 @@ def endpoint(bundle: Bundle, settings: Serve, keys: Sequence[Key] = (), **more: 
         "counters": Counters(),
         "started": lambda: None,
         "stopped": lambda: None,
-        "guard": None if settings.guard == "off" else Guard(statistics(bundle)),
+        "guard": guard(bundle, settings.guard),
     }
     return Endpoint("model", Predictor(bundle), settings, **{**parts, **more})
 

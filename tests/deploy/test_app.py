@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_pipeline.deploy.app import Batcher, Endpoint, plain_numbers
+from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.auth import Gate
+from ray_pipeline.deploy.batcher import Batcher
 from ray_pipeline.deploy.counters import BOUNDS, Counters, add, exposition, no_counts
 from ray_pipeline.deploy.edge import Edge
 from ray_pipeline.deploy.example import example_row, statistics
 from ray_pipeline.deploy.guard import Guard
 from ray_pipeline.deploy.keyring import described
 from ray_pipeline.deploy.pages import pages
+from ray_pipeline.deploy.predictions import plain_numbers
 from ray_pipeline.deploy.runtime import Predictor, columns_from_table
 from ray_pipeline.job import Serve
 

@@ -131,7 +131,8 @@ def test_every_form_of_the_whole_graph_is_measured(fixture, request, tmp_path):
     best = min(record["compression"], key=lambda row: row["packed"])
     assert best["chosen"]
     written = bundle.opened(tmp_path / "export-v1/bundle")
-    assert len(written.model.read_bytes()) == best["bytes"]
+    told = 100  # bytes that say that the numbers are put out, too
+    assert best["bytes"] <= len(written.model.read_bytes()) <= best["bytes"] + told
     page = report.page({"stages": [{**STAGE, "record": record}]})
     assert f"{best['bytes']:,}" in page
     assert "Its forms" in page
@@ -290,8 +291,8 @@ def test_the_card_says_the_metrics_and_the_form(classifier):
 
 def test_nothing_in_a_bundle_can_be_unpickled(classifier):
     assert sorted(classifier.bundle.manifest.files) == [
-        *("MLmodel", "README.md", "model.onnx", "probe.json", "python_env.yaml"),
-        *("requirements.txt", "statistics.json"),
+        *("MLmodel", "README.md", "distance.json", "model.onnx", "probe.json"),
+        *("python_env.yaml", "requirements.txt", "statistics.json"),
     ]
     for path in classifier.bundle.path.iterdir():
         with pytest.raises((pickle.UnpicklingError, ValueError, EOFError, KeyError, IndexError)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import http_servers
 import hypothesis
 import pytest
@@ -9,6 +11,7 @@ import schemathesis
 
 from ray_pipeline.deploy.edge import Edge
 from ray_pipeline.job import Serve
+from ray_pipeline.job.routes import GraphQL
 
 EXAMPLES = hypothesis.settings(
     max_examples=20,
@@ -22,15 +25,18 @@ EXAMPLES = hypothesis.settings(
 @pytest.mark.parametrize("kind", ["classifier", "regressor"])
 def test_schemathesis_finds_nothing(kind, request):
     bundle = request.getfixturevalue(kind).bundle
-    app = Edge(http_servers.endpoint(bundle, Serve(max_rows=20, guard="flag", round=4)))
+    settings = Serve(max_rows=20, guard="flag", round=4, graphql=GraphQL(max_rows=20))
+    app = Edge(http_servers.endpoint(bundle, settings))
     schema = schemathesis.openapi.from_asgi("/model/openapi.json", app)
     schema.config.update(headers={"X-API-Key": http_servers.KEY})
     schema.config.generation.update(with_security_parameters=False)
     # By default any 5xx would do, and 413, which the document has, would not.
     schema.config.checks.negative_data_rejection.expected_statuses = ["400", "413", "422"]
     statuses = set()
-    for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
-        strategy = schema["/model/predict"]["POST"].as_strategy(generation_mode=mode)
+    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    operations = [schema["/model/predict"]["POST"], schema["/model/graphql"]["POST"]]
+    for operation, mode in itertools.product(operations, modes):
+        strategy = operation.as_strategy(generation_mode=mode)
 
         @EXAMPLES
         @hypothesis.given(case=strategy)
@@ -41,3 +47,6 @@ def test_schemathesis_finds_nothing(kind, request):
 
         check()
     assert statuses >= {200, 422}, statuses
+    health = schema["/model/health"]["GET"].Case().call()
+    schema["/model/health"]["GET"].validate_response(health)
+    assert health.json()["requests"] > 0

@@ -51,16 +51,39 @@ function show(headline, detail, shares, failed) {
 }
 
 function predicted(prediction) {
+  if ("vector" in prediction) {
+    const [head, count] = [prediction.vector.slice(0, 8), prediction.vector.length];
+    return show(`${count} numbers`, `${head.join(", ")}, …`, [], false);
+  }
   if ("value" in prediction) return show(String(prediction.value), "", [], false);
   const shares = Object.entries(prediction.probabilities).sort((a, b) => b[1] - a[1]);
   show(prediction.labels ? prediction.labels.join(", ") || "none" : prediction.label, "", shares.slice(0, 12), false);
 }
 
+function key() {
+  return at("key") ? { "X-API-Key": at("key").value.trim() } : {};
+}
+
+function shown(name, value) {
+  if (value === null) return "–";
+  if (name === "since") return new Date(value).toLocaleString();
+  return name.endsWith("_ms") ? `${value.toFixed(2)} ms` : value.toLocaleString();
+}
+
+async function health() {
+  const response = await fetch(at("health").dataset.path, { headers: key() }).catch(() => null);
+  const answer = response && response.ok ? await response.json() : {};
+  const why = response && response.status < 500 ? "needs a key for `metrics`" : "no answer";
+  for (const place of at("health").querySelectorAll("[data-of]")) {
+    const name = place.dataset.of;
+    place.textContent = name in answer ? shown(name, answer[name]) : why;
+  }
+}
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const button = form.querySelector("button");
-  const headers = { "Content-Type": "application/json" };
-  if (at("key")) headers["X-API-Key"] = at("key").value.trim();
+  const headers = { "Content-Type": "application/json", ...key() };
   button.disabled = true;
   const begun = performance.now();
   try {
@@ -88,5 +111,9 @@ form.addEventListener("submit", async (event) => {
     at("took").textContent = "";
   } finally {
     button.disabled = false;
+    health();
   }
 });
+
+health();
+setInterval(() => { if (!document.hidden) health(); }, 10000);
