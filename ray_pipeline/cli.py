@@ -170,9 +170,18 @@ def _add_cluster(command: Command) -> None:
     """What is done on other machines; each takes `--address`."""
     submitting = command(commands_cluster.submit, "JOB")
     submitting.add_argument("--until", metavar="STAGE", help="stop after this stage")
-    submitting.add_argument(
-        "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
-    )
+    writing = command(commands_cluster.kubernetes, "JOB")
+    writing.add_argument("-o", "--output", required=True, metavar="DIR")
+    writing.add_argument("--image", required=True, help="with ray-pipeline and what the job needs")
+    writing.add_argument("--bundle", metavar="URI", help="the endpoint's, on a storage pods reach")
+    writing.add_argument("--host", help="the endpoint's name outside, for an Ingress with TLS")
+    writing.add_argument("--namespace", help="(default)")
+    writing.add_argument("--redis", metavar="HOST:PORT", help="keeps the head's state (redis:6379)")
+    writing.add_argument("--gpus", type=int, help="GPU workers that training may have (0)")
+    for parser in (submitting, writing):
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
+        )
     asking = command(commands_cluster.status)
     asking.add_argument(
         "submission", nargs="?", metavar="SUBMISSION", help="or how its name begins"

@@ -71,6 +71,32 @@ def stop(options: argparse.Namespace) -> None:
     printed(told, [f"{name}  {told['status']}"], options.json)
 
 
+def kubernetes(options: argparse.Namespace) -> None:
+    """Write manifests for KubeRay: a run, a cluster that stays, a bundle's endpoint."""
+    from ray_pipeline import payload
+    from ray_pipeline.deploy import kubernetes as manifests
+
+    with tempfile.TemporaryDirectory() as folder:
+        packed = payload.packed(options.job, options.set, Path(folder))
+        files = payload.texts(packed)
+    site = manifests.site(
+        packed.job,
+        files=files,
+        variables=packed.secrets,
+        image=options.image,
+        bundle=options.bundle,
+        namespace=options.namespace,
+        host=options.host,
+        redis=options.redis,
+        gpus=options.gpus,
+    )
+    written = [str(path) for path in manifests.written(site, Path(options.output))]
+    commands = manifests.secrets(site)
+    lines = [*written, *(["", "make these Secrets first:", *commands] if commands else [])]
+    lines += [] if options.bundle else ["", "give --bundle to have its endpoint too"]
+    printed({"written": written, "secrets": commands}, lines, options.json)
+
+
 def _followed(
     options: argparse.Namespace, at: JobSubmissionClient, details: JobDetails, packed: Payload
 ) -> int:

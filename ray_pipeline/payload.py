@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,7 +64,7 @@ def packed(
     """
     job = jobfile.read(path, overrides)
     shutil.copyfile(path, folder / JOB)
-    _check_places(job, jobfile.read(folder / JOB, overrides), str(path))
+    _check_places(job, _elsewhere(path, overrides), str(path))
     for name in _modules(job):
         _copy(name, folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -79,9 +80,24 @@ def packed(
     return Payload(folder, job, secrets(job), digest, shlex.join(words))
 
 
+def texts(payload: Payload) -> dict[str, str]:
+    """The uploaded files, by their paths."""
+    files = (file for file in payload.folder.rglob("*") if file.is_file())
+    return {str(f.relative_to(payload.folder)): f.read_text(encoding="utf-8") for f in files}
+
+
 def secrets(job: Job) -> tuple[str, ...]:
     """The names of environment variables that the job file refers to."""
     return tuple(sorted(set(_NAMED.findall(json.dumps(job.model_dump(mode="json"))))))
+
+
+def _elsewhere(path: Path | str, overrides: Sequence[str]) -> Job:
+    """The job as it reads from a folder that has nothing in common with its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        deep = Path(folder, *["-"] * 20)  # no `..` leads out of it
+        deep.mkdir(parents=True)
+        shutil.copyfile(path, deep / JOB)
+        return jobfile.read(deep / JOB, overrides)
 
 
 def _check_places(here: Job, there: Job, where: str) -> None:

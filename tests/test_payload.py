@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import pytest
@@ -17,7 +18,7 @@ data: {source: s3://bucket/rows, label: left}
 LABELLED = """
 name: shop
 storage: s3://bucket/storage
-data: {source: "postgresql://me:${SHOP_PASSWORD}@db/shop", table: rows, label: left}
+data: {source: {url: "postgresql://me:${SHOP_PASSWORD}@db/shop", table: rows}, label: left}
 label: {functions: {rule: {call: "my_rules.simple:votes"}}}
 """
 FILES = {
@@ -105,8 +106,6 @@ def test_the_command_is_one_that_a_shell_reads_back(packed):
     found = packed("job.yaml", "data.missing=['?', '$HOME']", until="clean")
     words = "python -m ray_pipeline.driver job.yaml"
     assert found.command.startswith(words)
-    import shlex
-
     assert shlex.split(found.command)[4:] == [
         "--set=data.missing=['?', '$HOME']",
         "--until=clean",
