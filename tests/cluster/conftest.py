@@ -10,18 +10,16 @@ from sites import Site
 
 from ray_pipeline import cluster
 
-SECRET = "hush-7-of-a-test"
-
 
 class Jobs(Site):
-    """A cluster that takes jobs, as `ray-pipeline up --jobs` starts it."""
+    """A cluster that takes jobs, as `ray-pipeline up --jobs` starts it. Its nodes have a secret."""
+
+    secret = "hush-7-of-a-test"
 
     def __init__(self, home: Path, code: Path) -> None:
         super().__init__(home)
         self.code = code
         self.environment |= {
-            # What nodes have in their environment, and whoever submits does not.
-            "SHOP_PASSWORD": SECRET,
             # Where the user's modules are, for whoever submits.
             "PYTHONPATH": f"{code}:{self.environment.get('PYTHONPATH', '')}".rstrip(":"),
         }
@@ -30,10 +28,9 @@ class Jobs(Site):
         with pytest.MonkeyPatch.context() as patch:
             for name in ("RAY_AUTH_MODE", "RAY_ADDRESS"):
                 patch.delenv(name, raising=False)
-            patch.setenv("SHOP_PASSWORD", SECRET)
+            patch.setenv("SHOP_PASSWORD", self.secret)
             with self.at_home():
                 self.record = cluster.up(cpus=4, jobs=True)
-        self.environment.pop("SHOP_PASSWORD")
 
     @property
     def token(self) -> str:

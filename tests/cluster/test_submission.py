@@ -18,8 +18,6 @@ import pytest
 from ray_pipeline import submission
 from ray_pipeline.errors import ClusterError, UsageError
 
-from .conftest import SECRET
-
 JOB = """
 name: {name}
 storage: {folder}/storage
@@ -169,14 +167,18 @@ def test_secrets_are_named_and_never_sent(shop):
     result, told = ended(shop.submit("--follow"), code=2)
     assert result["variables"] == "SHOP_PASSWORD"
     assert "environment does not have" not in told, "the cluster's nodes have it"
-    assert SECRET not in told
+    assert shop.jobs.secret not in told
 
     shop.file.write_text(text.replace("SHOP_PASSWORD", "SHOP_TOKEN_NOBODY_HAS"))
-    shop.environment["SHOP_TOKEN_NOBODY_HAS"] = SECRET  # where it is submitted, which is elsewhere
+    shop.environment["SHOP_TOKEN_NOBODY_HAS"] = (
+        shop.jobs.secret
+    )  # where it is submitted, which is elsewhere
     _, told = ended(shop.submit("--follow"), code=2)
     assert "SHOP_TOKEN_NOBODY_HAS, which this node's environment does not have" in told
     at = submission.client(shop.jobs.record["jobs"], token=shop.jobs.token)
-    assert SECRET not in "".join(details.model_dump_json() for details in submission.listed(at))
+    assert shop.jobs.secret not in "".join(
+        details.model_dump_json() for details in submission.listed(at)
+    )
 
 
 class Wire:
