@@ -103,24 +103,23 @@ def _followed(
     """The exit status of a submission that is watched to its end, and made again if it is lost."""
     from ray_pipeline import submission
 
-    for attempt in range(submission.ATTEMPTS):
-        details = submission.followed(at, str(details.submission_id), _said)
-        if not submission.was_lost(details) or attempt == submission.ATTEMPTS - 1:
+    seen: list[str] = []
+
+    def show(text: str) -> None:
+        seen.append(text)
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    for again in range(submission.ATTEMPTS, 0, -1):
+        details = submission.followed(at, str(details.submission_id), show)
+        if again == 1 or not submission.was_lost(details):
             break
-        _say(f"{details.submission_id} was lost ({details.message}); submitting it again")
+        _say(f"{details.submission_id} was lost: {details.message}; submitting it again")
         details = submission.submitted(at, packed)
-    told = _told(at, details)
-    result = submission.result(submission.logs(at, str(details.submission_id)))
-    lines = (
-        [f"{name:<9} {result[name]}" for name in ("run", "bundle", "endpoint") if result[name]]
-        if result
-        else []
-    )
-    printed(
-        {**told, **(result or {})},
-        [f"{told['submission']}  {told['status']}", *lines],
-        options.json,
-    )
+    told, result = _told(at, details), submission.result("".join(seen)) or {}
+    lines = [f"{told['submission']}  {told['status']}"]
+    lines += [f"{key:<9} {result[key]}" for key in ("run", "bundle", "endpoint") if result.get(key)]
+    printed({**told, **result}, lines, options.json)
     return submission.exit_code(details)
 
 
@@ -169,11 +168,6 @@ def _page(at: JobSubmissionClient, details: JobDetails) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _said(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 def _written(text: str) -> None:

@@ -30,6 +30,7 @@ ATTEMPTS = 3
 PATIENCE_S = 600.0
 """For so long a lost connection is sought again."""
 _ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
+_LOST = {"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE"}
 _TIMEOUT_S = 60
 
 
@@ -152,7 +153,7 @@ def followed(
     while True:
         try:
             details = at.get_job_info(name)  # before the logs, which are then whole if it has ended
-            text = at.get_job_logs(name)
+            text = _printed(at, details)
         except (RuntimeError, OSError) as error:
             _check_known(error, name)
             if time.monotonic() - heard > patience_s:
@@ -174,15 +175,15 @@ def followed(
 
 
 def was_lost(details: JobDetails) -> bool:
-    """Whether a submission failed without its driver having ended, as when its machine is lost."""
-    return details.status == "FAILED" and details.driver_exit_code is None
+    """Whether a submission failed because the machine was lost that its driver was on."""
+    return details.status == "FAILED" and details.error_type in _LOST
 
 
 def exit_code(details: JobDetails) -> int:
     """The exit status of the command `run`, had it run here: 1 where there was none."""
     if details.status == "SUCCEEDED":
         return 0
-    return details.driver_exit_code if details.driver_exit_code in {2, 3} else 1
+    return {2: 2, 3: 3}.get(details.driver_exit_code or 0, 1)
 
 
 def stopped(at: JobSubmissionClient, name: str, within_s: float = 30) -> JobDetails:
@@ -208,6 +209,16 @@ def result(text: str) -> dict[str, Any] | None:
             told: dict[str, Any] = json.loads(line)
             return told
     return None
+
+
+def _printed(at: JobSubmissionClient, details: JobDetails) -> str:
+    """What the driver has printed; of one that has ended, nothing if its machine is gone."""
+    try:
+        return at.get_job_logs(str(details.submission_id))
+    except RuntimeError:
+        if details.status in _ENDED:
+            return ""
+        raise
 
 
 def _token() -> str | None:

@@ -32,7 +32,7 @@ def votes(rows):
     # As long as the test wants: it takes the file away.
     while pathlib.Path({gate!r}).exists():
         time.sleep(0.1)
-    return pa.array([["yes", "no"][x % 2] for x in rows["x"].to_pylist()])
+    return pa.array([["yes", "no"][int(x) % 2] for x in rows["x"].to_pylist()])
 """
 
 
@@ -78,7 +78,7 @@ class Shop:
         while time.monotonic() < until:
             if list(self.folder.glob("storage/*/stages/label-*")):
                 for process in psutil.process_iter():
-                    with contextlib.suppress(psutil.Error):
+                    with contextlib.suppress(psutil.Error, OSError):
                         line = process.cmdline()
                         if "ray_pipeline.cli" in line and "run" in line and self.is_ours(process):
                             return process

@@ -1,4 +1,4 @@
-"""The endpoint as KubeRay has Serve make it: from the manifest's configuration, on a real cluster."""
+"""The endpoint as KubeRay has Serve make it: from the manifest's configuration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import sys
 
 import pytest
 from sites import Site
-from small_bundles import exported
-from upath import UPath
 
 from ray_pipeline import cluster
 from ray_pipeline.deploy import declared
@@ -49,13 +47,14 @@ for name, ask in asked.items():
         if answers[name][0] not in (0, 404, 500, 503):
             break
         time.sleep(0.3)
-states = {name: [app.status.value, app.message] for name, app in serve.status().applications.items()}
+found = serve.status().applications.items()
+states = {name: [app.status.value, app.message] for name, app in found}
 print(json.dumps([states, answers]))
 """
 
 
-def test_the_manifests_configuration_answers(tmp_path, monkeypatch):
-    made = exported(UPath(tmp_path / "made"), "classification").bundle
+def test_the_manifests_configuration_answers(tmp_path, monkeypatch, classifier):
+    made = classifier.bundle
     data = {"source": "s3://bucket/rows", "label": "left"}
     job = Job(name="shop", storage="s3://bucket", data=data, serve={"cpus": 0.2})
     config = serve_config(kubernetes_site(job, image="i", bundle=str(made.path)))
