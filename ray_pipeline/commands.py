@@ -18,9 +18,9 @@ def run(options: argparse.Namespace) -> None:
     job = jobfile.read(options.job, options.set)
     cluster.connect()
     cluster.warm()
-    from ray_pipeline import pipeline, progress
+    from ray_pipeline import pipeline, progress, stuck
 
-    with progress.watcher() as watcher:
+    with progress.watcher() as shown, stuck.Noticing(shown) as watcher:
         record = pipeline.run(job, watcher, until=options.until)
     printed(record_result(record), _run_lines(record), options.json)
 
