@@ -78,14 +78,10 @@ def seen() -> str:
         gone = sum(not node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - Ray raises many kinds; which one is told
         return f"the cluster does not answer ({type(error).__name__})"
-    parts = [
-        f"{free.get(name, 0):g} of {total[name]:g} {name} free" for name in _COUNTED & set(total)
-    ]
+    counted = [name for name in ("CPU", "GPU") if name in total]
+    parts = [f"{free.get(name, 0):g} of {total[name]:g} {name} free" for name in counted]
     parts += [f"{gone} nodes gone"] if gone else []
     return (
-        f"{', '.join(sorted(parts))}: `ray status` tells what waits for which resources, `ray stack` "
-        "what the processes of a node do"
+        f"{', '.join(parts)}: `ray status` tells what waits for which resources, "
+        "`ray stack` what the processes of a node do"
     )
-
-
-_COUNTED = {"CPU", "GPU"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import re
 import time
@@ -48,6 +49,9 @@ def client(
         ClusterError: nothing answers there, or the token is wrong.
     """
     from ray.job_submission import JobSubmissionClient
+
+    for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # of uploads that go well
 
     class Timed(JobSubmissionClient):
         """Ray's client, which by itself waits for a dead connection without end."""
