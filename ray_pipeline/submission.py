@@ -57,7 +57,7 @@ def client(
         """Ray's client, which by itself waits for a dead connection without end."""
 
         def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
-            return super()._do_request(method, endpoint, timeout=_TIMEOUT_S, **more)  # type: ignore[no-untyped-call]
+            return super()._do_request(method, endpoint, timeout=_TIMEOUT_S, **more)
 
     address = address if "://" in address else f"http://{address}"
     token = _token() if token is None else token

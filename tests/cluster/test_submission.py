@@ -89,7 +89,7 @@ class Shop:
         return (Path(process.cwd()) / "job.yaml").read_text() == self.file.read_text()
 
 
-def ended(command: subprocess.Popen[str], code: int = 0, seconds: float = 120) -> tuple[dict, str]:
+def ended(command: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> tuple[dict, str]:
     """What a command printed: its JSON, and its stderr."""
     out, told = command.communicate(timeout=seconds)
     assert command.returncode == code, told + out
