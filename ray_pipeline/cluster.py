@@ -35,6 +35,8 @@ _LOCAL = "127.0.0.1"
 ENVIRONMENT = {"MIMALLOC_PURGE_DELAY": "1000"}
 """Of all processes. Arrow's allocator gives back memory that has been free for a second, not 10 ms:
 the tables of a stage follow each other sooner, and would each be mapped and cleared again."""
+_STARTS_WITHIN_S = 180
+"""On a machine that is busy; Ray's own bound for its page is less."""
 WARMED = 64
 """Most workers that `warm` asks for."""
 
@@ -156,6 +158,7 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
     serving = fast_path.environment(_temporary() / mark)
     environment = {**ENVIRONMENT, **os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
+    environment.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", str(_STARTS_WITHIN_S))
     page = ports.free_ports(1)[0] if jobs else None
     log = state_folder() / "cluster.log"
     with log.open("wb") as output:
@@ -167,7 +170,7 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        code = _exit_code(head, seconds=90)
+        code = _exit_code(head, _STARTS_WITHIN_S)
     made = {
         "address": f"{_LOCAL}:{port}",
         "pid": head.pid,
