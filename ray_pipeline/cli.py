@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ray_pipeline import __version__, commands, commands_release
+from ray_pipeline import __version__, commands, commands_cluster, commands_release
 from ray_pipeline.errors import PipelineError
 
 Command = Callable[..., argparse.ArgumentParser]
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_records(partial(_added, known))
     _add_releases(partial(_added, known))
     _add_serving(partial(_added, known))
+    _add_cluster(partial(_added, known))
     return parser
 
 
@@ -148,7 +149,9 @@ def _add_serving(command: Command) -> None:
     predicting.add_argument("--query", help="a SELECT instead of a table")
     predicting.add_argument("-o", "--output", required=True, help=".parquet, .csv or .jsonl file")
     command(commands.rotate)
-    command(commands.up)
+    command(commands.up).add_argument(
+        "--jobs", action="store_true", help="with Ray's page and its Jobs API, for `submit`"
+    )
     command(commands.down)
     command(commands.key).add_argument("--new", action="store_true", help="replace the key")
     opening = command(commands.keys)
@@ -167,6 +170,40 @@ def _add_serving(command: Command) -> None:
     opening.add_argument("--burst", type=int, help="requests at once (as many as in a second)")
     opening.add_argument("--expires", metavar="TIME", help="ends after, say, 90d, 12h or 30m")
     opening.add_argument("--overlap", metavar="TIME", help="so long the old key opens beside it")
+
+
+def _add_cluster(command: Command) -> None:
+    """What is done on other machines; each takes `--address`."""
+    submitting = command(commands_cluster.submit, "JOB")
+    submitting.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    writing = command(commands_cluster.kubernetes, "JOB")
+    writing.add_argument("-o", "--output", required=True, metavar="DIR")
+    writing.add_argument("--image", required=True, help="with ray-pipeline and what the job needs")
+    writing.add_argument("--bundle", metavar="URI", help="the endpoint's, on a storage pods reach")
+    writing.add_argument("--host", help="the endpoint's name outside, for an Ingress with TLS")
+    writing.add_argument("--namespace", help="(default)")
+    writing.add_argument("--redis", metavar="HOST:PORT", help="keeps the head's state (redis:6379)")
+    writing.add_argument("--gpus", type=int, help="GPU workers that training may have (0)")
+    for parser in (submitting, writing):
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
+        )
+    asking = command(commands_cluster.status)
+    asking.add_argument(
+        "submission", nargs="?", metavar="SUBMISSION", help="or how its name begins"
+    )
+    reading = command(commands_cluster.logs, "SUBMISSION")
+    for parser in (submitting, reading):
+        parser.add_argument("--follow", action="store_true", help="go on until it has ended")
+    for parser in (submitting, asking, reading, command(commands_cluster.stop, "SUBMISSION")):
+        parser.add_argument(
+            "--address",
+            metavar="URL",
+            help="of Ray's Jobs API; RAY_API_SERVER_ADDRESS, or the local cluster's",
+        )
+        parser.add_argument(
+            "--insecure", action="store_true", help="send the token over plain http to any machine"
+        )
 
 
 if __name__ == "__main__":

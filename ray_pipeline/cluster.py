@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from ray_pipeline import sessions
 from ray_pipeline.deploy import fast_path, ports
 from ray_pipeline.errors import ClusterError
 from ray_pipeline.files import state_folder, write_private
@@ -34,25 +35,34 @@ _LOCAL = "127.0.0.1"
 ENVIRONMENT = {"MIMALLOC_PURGE_DELAY": "1000"}
 """Of all processes. Arrow's allocator gives back memory that has been free for a second, not 10 ms:
 the tables of a stage follow each other sooner, and would each be mapped and cleared again."""
+_STARTS_WITHIN_S = 180
+"""On a machine that is busy; Ray's own bound for its page is less."""
 WARMED = 64
 """Most workers that `warm` asks for."""
 
 
-def up(port: int | None = None, cpus: int | None = None) -> dict[str, Any]:
+def up(port: int | None = None, cpus: int | None = None, *, jobs: bool = False) -> dict[str, Any]:
     """The record of this user's local cluster, started if it is not running.
 
     Args:
         port: where Ray's head listens, on the loopback interface; a free one if not given.
         cpus: cores it may plan with; all of the machine's if not given.
+        jobs: start Ray's page and its Jobs API too, for `submit`.
 
     Raises:
         ClusterError: it does not start, the port is taken, or the running one is of another
-            version of Ray or Python.
+            version of Ray or Python, or takes no jobs.
     """
     with _lock():
         running = record()
         if running is not None:
             _check_versions(running)
+            if jobs and not running.get("jobs"):
+                raise ClusterError(
+                    "the local cluster was started without its Jobs API",
+                    where=running["address"],
+                    hint="`ray-pipeline down` stops it, and the endpoints on it; then try again",
+                )
             return running
         if port is not None and not ports.is_free(port):
             raise ClusterError(
@@ -60,7 +70,7 @@ def up(port: int | None = None, cpus: int | None = None) -> dict[str, Any]:
                 expected="a free port",
                 hint="stop that process, or choose another port",
             )
-        return _started(port or ports.free_ports(1)[0], cpus)
+        return _started(port or ports.free_ports(1)[0], cpus, jobs)
 
 
 def down() -> bool:
@@ -86,16 +96,6 @@ def record() -> dict[str, Any] | None:
             hint="remove the file; end a cluster that still runs by hand",
         ) from error
     return found if processes(found) else None
-
-
-def processes(running: dict[str, Any]) -> list[psutil.Process]:
-    """The processes of a recorded cluster; empty once it has ended.
-
-    A process number may be used again after a restart of the machine, so that one of them at
-    least must carry the cluster's own mark in its environment.
-    """
-    members = [process for process in psutil.process_iter() if _session(process) == running["pid"]]
-    return members if any(_is_marked(process, running["mark"]) for process in members) else []
 
 
 def connect(start: bool = True) -> None:
@@ -150,7 +150,7 @@ def warm() -> None:
         importing.remote("ray_pipeline.data.clean")
 
 
-def _started(port: int, cpus: int | None) -> dict[str, Any]:
+def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
     begun = time.monotonic()
     mark, token = secrets.token_hex(4), state_folder() / "ray_token"
     write_private(token, secrets.token_hex(32))
@@ -158,22 +158,25 @@ def _started(port: int, cpus: int | None) -> dict[str, Any]:
     serving = fast_path.environment(_temporary() / mark)
     environment = {**ENVIRONMENT, **os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
+    environment.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", str(_STARTS_WITHIN_S))
+    page = ports.free_ports(1)[0] if jobs else None
     log = state_folder() / "cluster.log"
     with log.open("wb") as output:
         head = subprocess.Popen(  # noqa: S603 - our own arguments
-            _command(port, cpus),
+            _command(port, cpus, page),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        code = _exit_code(head, seconds=90)
+        code = _exit_code(head, _STARTS_WITHIN_S)
     made = {
         "address": f"{_LOCAL}:{port}",
         "pid": head.pid,
         "mark": mark,
         "token": str(token),
+        "jobs": f"http://{_LOCAL}:{page}" if page else None,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - begun, 2),
         **_versions(),
@@ -188,7 +191,7 @@ def _started(port: int, cpus: int | None) -> dict[str, Any]:
     return made
 
 
-def _command(port: int, cpus: int | None) -> list[str]:
+def _command(port: int, cpus: int | None, page: int | None) -> list[str]:
     agent, client = ports.free_ports(2)
     options = {
         "port": port,
@@ -199,9 +202,11 @@ def _command(port: int, cpus: int | None) -> list[str]:
         "ray-client-server-port": client,
         "temp-dir": _temporary(),
         # Its ten processes cost 4 seconds and a gigabyte; the Jobs API and Ray's page go with it.
-        "include-dashboard": "false",
+        "include-dashboard": "false" if page is None else "true",
         "include-log-monitor": "false",
     }
+    if page is not None:
+        options |= {"dashboard-host": _LOCAL, "dashboard-port": page}
     if cpus is not None:
         options["num-cpus"] = cpus
     ray = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
@@ -241,36 +246,16 @@ def _exit_code(head: subprocess.Popen[bytes], seconds: float) -> int | None:
         return None
 
 
+def processes(running: dict[str, Any]) -> list[psutil.Process]:
+    """The processes of a recorded cluster; empty once it has ended."""
+    return sessions.members(running["pid"], _MARK, running["mark"])
+
+
 def _stop(running: dict[str, Any]) -> None:
-    """End every process of the cluster: asked first, killed after half a second."""
-    asked_until = time.monotonic() + 0.5
-    for process in processes(running):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    # A raylet may still start workers while it ends, so look again until nobody is there.
-    while members := [p for p in psutil.process_iter() if _session(p) == running["pid"]]:
-        for process in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if time.monotonic() > asked_until:
-                    process.kill()
-        psutil.wait_procs(members, timeout=0.1)
+    """End every process of the cluster."""
+    if processes(running):
+        sessions.end(running["pid"])
     shutil.rmtree(_temporary() / running["mark"], ignore_errors=True)
-
-
-def _session(process: psutil.Process) -> int | None:
-    try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return os.getsid(process.pid)
-    except (ProcessLookupError, PermissionError, psutil.Error):
-        return None
-
-
-def _is_marked(process: psutil.Process, mark: str) -> bool:
-    try:
-        return process.environ().get(_MARK) == mark
-    except (psutil.Error, OSError):
-        return False
 
 
 def _versions() -> dict[str, str]:

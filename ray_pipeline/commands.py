@@ -18,11 +18,11 @@ def run(options: argparse.Namespace) -> None:
     job = jobfile.read(options.job, options.set)
     cluster.connect()
     cluster.warm()
-    from ray_pipeline import pipeline, progress
+    from ray_pipeline import pipeline, progress, stuck
 
-    with progress.watcher() as watcher:
+    with progress.watcher() as shown, stuck.Noticing(shown) as watcher:
         record = pipeline.run(job, watcher, until=options.until)
-    _print(record_result(record), _run_lines(record), options.json)
+    printed(record_result(record), _run_lines(record), options.json)
 
 
 def validate(options: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def validate(options: argparse.Namespace) -> None:
         result["plan"] = plan.record(training)
     else:
         lines += ["", "after `run --until features`, this plans memory, time and cost of training"]
-    _print(result, lines, options.json)
+    printed(result, lines, options.json)
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ def init(options: argparse.Namespace) -> None:
     from ray_pipeline import starter
 
     written = starter.written(options.folder)
-    _print({"job": str(written)}, [f"wrote {written}", f"next: ray-pipeline run {written}"], False)
+    printed({"job": str(written)}, [f"wrote {written}", f"next: ray-pipeline run {written}"], False)
 
 
 def runs(options: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ def runs(options: argparse.Namespace) -> None:
         + "  ".join(f"{key} {row[key]:.4f}" for key in _HEADLINE if key in row)
         for row in rows
     ]
-    _print({"runs": rows}, lines or ["no runs yet"], options.json)
+    printed({"runs": rows}, lines or ["no runs yet"], options.json)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def show(options: argparse.Namespace) -> None:
 
     record = store.found(options.storage, options.run)
     lines = [record.get("curl") or "nothing is deployed"] if options.curl else _run_lines(record)
-    _print(record, lines, options.json)
+    printed(record, lines, options.json)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def report(options: argparse.Namespace) -> None:
     from ray_pipeline import runs as store
 
     record = store.found(options.storage, options.run)
-    _print({"report": record["report"]}, [record["report"]], options.json)
+    printed({"report": record["report"]}, [record["report"]], options.json)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -111,7 +111,7 @@ def predict(options: argparse.Namespace) -> None:
     lines = [f"{result['rows_out']:,} rows predicted into {options.output}"]
     if result["rows_quarantined"]:
         lines.append(f"{result['rows_quarantined']:,} rows quarantined in {result['quarantine']}")
-    _print(result, lines, options.json)
+    printed(result, lines, options.json)
 
 
 def annotate(options: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def annotate(options: argparse.Namespace) -> None:
         f"labelling interface: {told['interface']}",
         "next: annotate, export as JSON, and name the export under `label.annotations`",
     ]
-    _print(told, lines, options.json)
+    printed(told, lines, options.json)
 
 
 def forget(options: argparse.Namespace) -> None:
@@ -142,7 +142,7 @@ def forget(options: argparse.Namespace) -> None:
 
     result = erasure.forgotten(jobfile.read(options.job, options.set), options.subject)
     lines = erasure.described(result)
-    _print(result, lines, options.json)
+    printed(result, lines, options.json)
 
 
 def expire(options: argparse.Namespace) -> None:
@@ -151,7 +151,7 @@ def expire(options: argparse.Namespace) -> None:
     from ray_pipeline.data.privacy import expire as retention
 
     result = retention.expired(jobfile.read(options.job, options.set))
-    _print(result, retention.described(result), options.json)
+    printed(result, retention.described(result), options.json)
 
 
 def audit(options: argparse.Namespace) -> None:
@@ -160,7 +160,7 @@ def audit(options: argparse.Namespace) -> None:
 
     if options.verify or options.head:
         result = log.verify(options.storage, options.head or "")
-        _print(
+        printed(
             result,
             [f"{result['entries']:,} entries, unbroken; head {result['head']}"],
             options.json,
@@ -168,7 +168,7 @@ def audit(options: argparse.Namespace) -> None:
         return
     entries = list(log.entries(options.storage))
     lines = [f"{e['time']}  {e['who']:<12} {e['action']:<8} {e.get('what', '')}" for e in entries]
-    _print({"entries": entries}, lines or ["nothing yet"], options.json)
+    printed({"entries": entries}, lines or ["nothing yet"], options.json)
 
 
 def rotate(options: argparse.Namespace) -> None:
@@ -176,7 +176,7 @@ def rotate(options: argparse.Namespace) -> None:
     from ray_pipeline.data.privacy import keys
 
     ids = [key.id for key in keys.rotated()]
-    _print({"keys": ids}, [f"new hashes begin with {ids[0]}:"], options.json)
+    printed({"keys": ids}, [f"new hashes begin with {ids[0]}:"], options.json)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -209,8 +209,10 @@ def up(options: argparse.Namespace) -> None:
     """Start a local cluster with Serve's fast path."""
     from ray_pipeline import cluster
 
-    started = cluster.up()
-    _print(started, [f"Ray is up at {started['address']}"], options.json)
+    started = cluster.up(jobs=options.jobs)
+    lines = [f"Ray is up at {started['address']}"]
+    lines += [f"jobs at {started['jobs']}"] if started.get("jobs") else []
+    printed(started, lines, options.json)
 
 
 def down(options: argparse.Namespace) -> None:
@@ -218,7 +220,7 @@ def down(options: argparse.Namespace) -> None:
     from ray_pipeline import cluster
 
     stopped = cluster.down()
-    _print({"stopped": stopped}, ["stopped" if stopped else "nothing was running"], options.json)
+    printed({"stopped": stopped}, ["stopped" if stopped else "nothing was running"], options.json)
 
 
 def key(options: argparse.Namespace) -> None:
@@ -238,14 +240,14 @@ def keys(options: argparse.Namespace) -> None:
     if options.action == "list":
         known = keyring.keyring().keys
         listed = [key.model_dump(exclude={"hash"}) for key in known]
-        _print({"keys": listed}, keyring.lines(known) or ["no keys yet"], options.json)
+        printed({"keys": listed}, keyring.lines(known) or ["no keys yet"], options.json)
         return
     if not options.name:
         raise UsageError(f"`keys {options.action}` needs the key's name")
     if options.action == "revoke":
         told = {"revoked": options.name, "count": keyring.revoke(options.name)}
         _publish_keys()
-        _print(told, [f"revoked {options.name} ({told['count']})"], options.json)
+        printed(told, [f"revoked {options.name} ({told['count']})"], options.json)
         return
     text = keyring.add(
         options.name,
@@ -257,7 +259,7 @@ def keys(options: argparse.Namespace) -> None:
         overlap=keyring.duration(options.overlap),
     )
     _publish_keys()
-    _print({"name": options.name, "key": text}, [text], options.json)
+    printed({"name": options.name, "key": text}, [text], options.json)
 
 
 def _publish_keys() -> None:
@@ -307,5 +309,6 @@ def _run_lines(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _print(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+def printed(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
+    """Print a result: as one JSON object, or as lines for people."""
     print(json.dumps(result) if as_json else "\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ray_pipeline.journal import VARIABLE, Journal
 from ray_pipeline.runs import Stage
 
 Event = dict[str, Any]
@@ -38,6 +40,10 @@ class Lines:
 
     def ended(self, stage: Stage) -> None:
         self._print(f"{stage.name:<9} {outcome(stage)}")
+
+    def note(self, stage: str, text: str) -> None:
+        """Say something about a stage."""
+        self._print(f"{stage:<9} {text}")
 
     def _print(self, text: str) -> None:
         print(f"[{time.monotonic() - self._begun:6.1f}s] {text}", file=sys.stderr, flush=True)  # noqa: T201
@@ -78,9 +84,15 @@ class Bars:
             self._tasks[stage.name], description=outcome(stage), completed=1, total=1
         )
 
+    def note(self, stage: str, text: str) -> None:
+        """Say something about a stage."""
+        self._progress.console.print(f"{stage}: {text}")
 
-def watcher() -> Bars | Lines:
-    """Bars where a person watches a terminal, lines where a file or a pipe does."""
+
+def watcher() -> Bars | Lines | Journal:
+    """Bars where a person watches a terminal, lines where a file or a pipe does; JSON by wish."""
+    if os.environ.get(VARIABLE) == "json":
+        return Journal()
     return Bars() if sys.stderr.isatty() else Lines()
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,8 @@ from ray_pipeline.job import Job
 
 Record = dict[str, Any]
 MARKER = "stage.json"
+current: ContextVar[str | None] = ContextVar("run", default=None)
+"""The id of the run that this thread is in, for logs."""
 
 
 class Watcher(Protocol):
@@ -174,6 +177,7 @@ def opened(
     with files.only_one(root, job.name):
         run = _interrupted(job, root, watcher) or _new(job, root, watcher)
         run.save()
+        token = current.set(run.id)
         try:
             yield run
             run.record["status"] = "done"
@@ -184,6 +188,7 @@ def opened(
             run.record["error"] = {"type": type(error).__name__, "message": str(error)}
             raise
         finally:
+            current.reset(token)
             run.save()
             if at_end:
                 at_end(run)

@@ -17,12 +17,12 @@ FLOORS = [
         *("job", "jobfile", "schema", "bundle", "starter", "svg", "charts", "charts_search"),
         *("report", "report_view", "report_learning", "report_findings"),
     },
-    {"runs", "audit", "tracking", "progress", "files"},
+    {"runs", "audit", "tracking", "progress", "files", "sessions", "journal", "stuck"},
     {"data"},
     {"model"},
     {"deploy"},
-    {"pipeline", "cluster"},
-    {"commands", "commands_release"},
+    {"pipeline", "cluster", "payload", "submission", "driver"},
+    {"commands", "commands_cluster", "commands_release"},
     {"cli"},
 ]
 

@@ -1,0 +1,89 @@
+"""Applications that Ray Serve builds by itself from a configuration, as KubeRay hands it over.
+
+    import_path: ray_pipeline.deploy.declared:model
+    args: {name: income, bundle: s3://…/bundles/ab12, serve: {…}}
+
+How many replicas there are, and what each needs, stands beside it in the configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from ray import serve
+
+from ray_pipeline import bundle
+from ray_pipeline.bundle import Bundle
+from ray_pipeline.deploy import inference, keyring, runtime
+from ray_pipeline.deploy.board import Release, board
+from ray_pipeline.deploy.front import FrontReplica
+from ray_pipeline.deploy.replica import Replica
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Serve
+
+KEY = "RAY_PIPELINE_KEY"
+"""The variable with the key that opens the endpoint; only its hash goes to replicas."""
+
+
+def model(arguments: dict[str, Any]) -> serve.Application:
+    """The endpoint of one bundle.
+
+    Args:
+        arguments: `name`, the endpoint's; `bundle`, its folder or URI; `serve`, the settings of
+            that section of a job.
+
+    Raises:
+        BundleError: the bundle is not whole, or does not predict.
+        JobError: the endpoint needs a key, and RAY_PIPELINE_KEY is not set.
+    """
+    name, path = arguments["name"], arguments["bundle"]
+    settings = Serve.model_validate(arguments["serve"])
+    opened = bundle.opened(path)
+    runtime.check_predicts(opened)
+    keyring_id = _keyring(settings)
+    ray.get(board().released.remote(_release(opened, path, name, settings, keyring_id)))
+    deployment = serve.deployment(name="model")(serve.ingress()(Replica))
+    return deployment.bind(name, path, settings.model_dump_json(), keyring_id)
+
+
+def front(arguments: dict[str, Any]) -> serve.Application:
+    """What answers outside the endpoints: health, metrics, the Open Inference Protocol."""
+    return serve.deployment(name="front")(serve.ingress()(FrontReplica)).bind()
+
+
+def _release(
+    opened: Bundle, path: str, name: str, settings: Serve, keyring_id: str | None
+) -> Release:
+    """What the front tells of the endpoint, and counts it by."""
+    return {
+        "name": name,
+        "version": opened.manifest.version,
+        "bundle": path,
+        "digest": opened.manifest.digest,
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "by": "a manifest",
+        "why": "",
+        "settings": settings.model_dump_json(),
+        "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
+        "auth": settings.auth,
+        "keyring": keyring_id,
+        "metrics": settings.metrics,
+        "metadata": {**inference.metadata(opened.manifest), "name": name},
+    }
+
+
+def _keyring(settings: Serve) -> str | None:
+    """The id of the keys that open it, published; None for everybody."""
+    if settings.auth == "none":
+        return None
+    if not (key := os.environ.get(KEY)):
+        raise JobError(
+            "the endpoint needs a key, and none is set",
+            where=KEY,
+            expected="the key in that variable of every node, from a Secret",
+            hint="`ray-pipeline key` prints one",
+        )
+    return keyring.publish(key)
