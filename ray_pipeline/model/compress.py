@@ -104,8 +104,8 @@ def scored(
         return metrics.regression(values, found)["r2"], intervals["r2"]
     right = int((outputs.argmax(1) == labels).sum())
     counts = np.array([right, len(labels) - right])
-    drawn = metrics.resampled(counts, RESAMPLES, np.random.default_rng(0))
-    return right / len(labels), metrics.percentiles(drawn[:, 0] / len(labels))
+    again = metrics.resampled(counts, RESAMPLES, np.random.default_rng(0))
+    return right / len(labels), metrics.percentiles(again[:, 0] / len(labels))
 
 
 def latencies(

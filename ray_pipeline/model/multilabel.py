@@ -152,7 +152,7 @@ def per_class(
         if resamples:
             neither = len(labels) - hits[k] - false[k] - missed[k]
             cells = np.array([hits[k], false[k], missed[k], neither]).astype(int)
-            drawn = resampled(cells, resamples, rng).T[:3, :, None]
+            drawn = resampled(cells, resamples, rng).T[:3, :, None].astype(float)
             low, high = percentiles(_by_class(drawn)[2][:, 0])
             table[name] |= {"f1_low": low, "f1_high": high}
     return table
