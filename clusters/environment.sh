@@ -11,10 +11,15 @@ export RAY_SERVE_HAPROXY_NBTHREAD=2
 export RAY_worker_niceness=0
 export RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=1
 export RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S=5
+export RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60
+export RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response"
+export RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S=1
 export RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S=30
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=ray_pipeline.deploy.edge:middlewares
 export RAY_USAGE_STATS_ENABLED=0
 export MIMALLOC_PURGE_DELAY=1000
+export MALLOC_MMAP_THRESHOLD_=1073741824
+export MALLOC_TRIM_THRESHOLD_=536870912
 
 # HAProxy's admin socket is in /tmp by default, where any user of the machine could write to it.
 HAPROXY="$HOME/.ray_pipeline/haproxy"

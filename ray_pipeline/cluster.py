@@ -32,9 +32,14 @@ from ray_pipeline.files import state_folder, write_private
 
 _MARK = "RAY_PIPELINE_CLUSTER"
 _LOCAL = "127.0.0.1"
-ENVIRONMENT = {"MIMALLOC_PURGE_DELAY": "1000"}
+ENVIRONMENT = {
+    "MIMALLOC_PURGE_DELAY": "1000",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**29),
+}
 """Of all processes. Arrow's allocator gives back memory that has been free for a second, not 10 ms:
-the tables of a stage follow each other sooner, and would each be mapped and cleared again."""
+the tables of a stage follow each other sooner, and would each be mapped and cleared again. So would
+numpy's arrays, which the C library maps one by one where nobody says otherwise."""
 _STARTS_WITHIN_S = 180
 """On a machine that is busy; Ray's own bound for its page is less."""
 WARMED = 64

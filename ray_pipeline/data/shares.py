@@ -54,7 +54,7 @@ def of_pieces(
         Share(
             number,
             read,
-            scratch / f"{number:06d}.arrow" if local or not _cheap(piece, data) else None,
+            None if _cheap(piece, data) else scratch / f"{number:06d}.arrow",
         )
         for number, (piece, read) in enumerate(pieces, start=first)
     ]
