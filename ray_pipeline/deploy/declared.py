@@ -43,10 +43,12 @@ def model(arguments: dict[str, Any]) -> serve.Application:
     settings = Serve.model_validate(arguments["serve"])
     opened = bundle.opened(path)
     runtime.check_predicts(opened)
-    keyring_id = _keyring(settings)
-    ray.get(board().released.remote(_release(opened, path, name, settings, keyring_id)))
+    release = _release(opened, path, name, settings, _keyring(settings))
+    ray.get(board().released.remote(release))
     deployment = serve.deployment(name="model")(serve.ingress()(Replica))
-    return deployment.bind(name, path, settings.model_dump_json(), keyring_id)
+    return deployment.bind(
+        name, path, settings.model_dump_json(), release["keyring"], release["digest"]
+    )
 
 
 def front(arguments: dict[str, Any]) -> serve.Application:

@@ -94,7 +94,7 @@ class Guard:
             ]
         for name in self._texts:
             found += [Flag(row, name, ABSENT) for row, text in enumerate(columns[name]) if not text]
-        return sorted(found) if found else found
+        return sorted(found, key=_place) if found else found
 
     def _of_numbers(self, values: NDArray[np.float64]) -> list[Flag]:
         """Of numbers [C, N], in the order of the columns."""
@@ -107,3 +107,8 @@ class Guard:
             for where, why in ((below, BELOW), (above, ABOVE), (absent, ABSENT))
             for column, row in zip(*np.nonzero(where), strict=True)
         ]
+
+
+def _place(flag: Flag) -> tuple[int, bool, str, str]:
+    """Rows in order; what is said of a column before what is said of the whole row."""
+    return flag.row, not flag.column, flag.column, flag.why

@@ -172,6 +172,7 @@ def test_rows_unlike_training(classifier, row, guard):
         assert answer.json()["warnings"] == [
             warning,
             {"where": "rows[1].job", "message": "not among the values that the model knows"},
+            {"where": "rows[1]", "message": "far from the training rows as a whole"},
         ]
     else:
         assert told(answer) == (422, "unlike_training")

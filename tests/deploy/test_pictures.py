@@ -20,7 +20,9 @@ from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.data import collect
+from ray_pipeline.data import collect, parts
+from ray_pipeline.data.compiled import compiled_arrow
+from ray_pipeline.data.matrices import packed
 from ray_pipeline.data.media.pixels import pixels
 from ray_pipeline.data.statistics import (
     ImageStatistics,
@@ -199,6 +201,9 @@ def exported(request, tmp_path_factory):
     rows = pa.table({name: values[name] for name in schema.names}, schema=schema.arrow())
     pq.write_table(rows, root / "split/validation/0.parquet")
     (root / "features/statistics.json").write_text(statistics.model_dump_json())
+    prepared = packed(compiled_arrow(statistics)(rows))
+    for side in ("train", "validation"):
+        parts.written(prepared, root / "features" / side / "0.parquet")
     (root / "judged/metrics.json").write_text("{}")
     small_bundles.write_network(root / "trained", Model(name="cnn", width=16, depth=1), statistics)
     stages, out = small_bundles.stages(root), root / "export-v1"
