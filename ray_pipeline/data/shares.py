@@ -54,7 +54,7 @@ def of_pieces(
         Share(
             number,
             read,
-            None if _cheap(piece, data) else scratch / f"{number:06d}.arrow",
+            scratch / f"{number:06d}.arrow" if local or not _cheap(piece, data) else None,
         )
         for number, (piece, read) in enumerate(pieces, start=first)
     ]
