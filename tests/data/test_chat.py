@@ -125,7 +125,7 @@ def job(**settings):
 
 def test_texts_are_written_by_language_models_alone():
     assert Job.model_validate(job()).data.written
-    with pytest.raises(ValidationError, match="go together"):
+    with pytest.raises(ValidationError, match="goes together"):
         Job.model_validate(job(model={"name": "encoder"}))
     with pytest.raises(ValidationError, match=r"evaluate\.groups"):
         Job.model_validate(job(evaluate={"groups": ["section"]}))

@@ -11,7 +11,7 @@ import pytest
 from upath import UPath
 
 from ray_pipeline.data import features
-from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.errors import DataError, JobError, TrainingError
 from ray_pipeline.job import Data, Evaluate, Model, Train
 from ray_pipeline.model import folds, train
 from ray_pipeline.schema import Column, Schema
@@ -110,7 +110,7 @@ def test_each_row_but_the_tests_is_held_out_once_and_a_stopped_run_goes_on(proje
         if event["fold"] == "2/3":
             raise Stopped
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingError, match="Stopped"):
         written(project, Evaluate(folds=3), stopping)
     begun: list[str] = []
     record = written(project, Evaluate(folds=3), lambda event: begun.append(event["fold"]))

@@ -51,7 +51,7 @@ def held_out(features):
 
 def test_it_learns_and_its_numbers_are_those_of_the_weights_it_keeps(fitted, features, ray_cluster):
     record, out, events = fitted()
-    inputs, label, _ = held_out(features)
+    inputs, label, *_ = held_out(features)
     with torch.no_grad():
         chances = train.load(out)(**inputs).softmax(1).numpy()
     assert record["score"] == pytest.approx(accuracy_score(label, chances.argmax(1)))
@@ -69,7 +69,7 @@ def test_a_regression_is_scored_by_r2_and_learns_the_standardised_label(
 ):
     features = prepared_rows.written(UPath(tmp_path / "rows"), task="regression")
     record, out, _ = fitted(rows_in=features)
-    inputs, label, _ = held_out(features)
+    inputs, label, *_ = held_out(features)
     described = json.loads((features / "statistics.json").read_text())["label"]
     with torch.no_grad():
         outputs = train.load(out)(**inputs)
@@ -91,7 +91,7 @@ def test_it_stops_when_the_loss_no_longer_falls_and_keeps_the_best(fitted, featu
     settings = SETTINGS.model_copy(update={"epochs": 80, "patience": 2, "learning_rate": 5e-2})
     record, out, _ = fitted(settings)
     assert record["epochs"] == record["best_epoch"] + 2 < 80
-    inputs, label, _ = held_out(features)
+    inputs, label, *_ = held_out(features)
     loss = torch.nn.functional.cross_entropy(train.load(out)(**inputs), label).item()
     history = json.loads((out / "history.json").read_text())
     assert loss == pytest.approx(min(e["validation_loss"] for e in history), abs=1e-5)
