@@ -15,7 +15,7 @@ from upath import UPath
 
 from ray_pipeline import bundle, jobfile, pipeline
 from ray_pipeline.data.encoders import pretrained, tokens
-from ray_pipeline.deploy import app, batch, pyfunc, runtime
+from ray_pipeline.deploy import batch, predictions, pyfunc, runtime
 from ray_pipeline.errors import JobError
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.model import plan
@@ -94,7 +94,7 @@ def test_a_text_becomes_a_vector_of_length_one(opened):
     vectors = predictor.predict(columns)
     assert vectors.shape == (3, 16)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1], atol=1e-2)
-    answers = [app.prediction_maker(opened.manifest)(v) for v in app.plain_numbers(vectors)]
+    answers = [predictions.prediction_maker(opened.manifest)(v) for v in predictions.plain_numbers(vectors)]
     assert set(answers[0]) == {"vector"}
     assert len(answers[0]["vector"]) == 16
     by_column = pyfunc.predictions(vectors, opened.manifest)
