@@ -94,7 +94,9 @@ def test_a_text_becomes_a_vector_of_length_one(opened):
     vectors = predictor.predict(columns)
     assert vectors.shape == (3, 16)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1], atol=1e-2)
-    answers = [predictions.prediction_maker(opened.manifest)(v) for v in predictions.plain_numbers(vectors)]
+    answers = [
+        predictions.prediction_maker(opened.manifest)(v) for v in predictions.plain_numbers(vectors)
+    ]
     assert set(answers[0]) == {"vector"}
     assert len(answers[0]["vector"]) == 16
     by_column = pyfunc.predictions(vectors, opened.manifest)
