@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,20 +215,12 @@ def rolled_back(site: Site) -> None:
         time.sleep(7)
 
 
-def killed_of_two(site: Site) -> None:
-    site.deploy(replicas={"min": 2, "max": 2})
+def one_killed(site: Site, of: int, watched_s: float) -> None:
+    site.deploy(replicas={"min": of, "max": of})
     time.sleep(6)  # the old replica ends
     with site.load():
         site.kill_a_replica()
-        time.sleep(8)
-
-
-def killed_of_one(site: Site) -> None:
-    site.deploy(replicas={"min": 1, "max": 1})
-    time.sleep(6)
-    with site.load():
-        site.kill_a_replica()
-        time.sleep(12)
+        time.sleep(watched_s)
 
 
 def machine_lost(site: Site) -> None:
@@ -277,8 +270,8 @@ EVENTS: dict[str, Callable[[Site], float | None]] = {
     "a release in place": released,
     "a release by steps": tried,
     "a rollback": rolled_back,
-    "one of two replicas killed": killed_of_two,
-    "the only replica killed": killed_of_one,
+    "one of two replicas killed": partial(one_killed, of=2, watched_s=8),
+    "the only replica killed": partial(one_killed, of=1, watched_s=12),
     "a machine lost": machine_lost,
     "from no replica": from_zero,
     "a load step": load_step,

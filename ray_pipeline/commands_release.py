@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from ray_pipeline.commands import printed
 
 
 def deploy(options: argparse.Namespace) -> None:
@@ -23,7 +24,7 @@ def deploy(options: argparse.Namespace) -> None:
     live = release.deploy(options.bundle, name, settings, why=options.why)
     if not live["unchanged"]:
         _tell_mlflow(name, options.storage)
-    _print(live, [live["endpoint"]], options.json)
+    printed(live, [live["endpoint"]], options.json)
 
 
 def endpoints(options: argparse.Namespace) -> None:
@@ -34,10 +35,10 @@ def endpoints(options: argparse.Namespace) -> None:
     cluster.connect(start=False)
     if options.history:
         entries = changes.released(options.history, options.storage)
-        _print({"history": entries}, _history_lines(entries) or ["no releases"], options.json)
+        printed({"history": entries}, _history_lines(entries) or ["no releases"], options.json)
         return
     live = release.endpoints()
-    _print({"endpoints": live}, _live_lines(live) or ["nothing is live"], options.json)
+    printed({"endpoints": live}, _live_lines(live) or ["nothing is live"], options.json)
 
 
 def rollback(options: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def rollback(options: argparse.Namespace) -> None:
     else:
         _tell_mlflow(options.name, options.storage)
         lines = [f"version {back['version']} is live again, instead of {back['from']}"]
-    _print(back, lines, options.json)
+    printed(back, lines, options.json)
 
 
 def promote(options: argparse.Namespace) -> None:
@@ -63,7 +64,7 @@ def promote(options: argparse.Namespace) -> None:
     cluster.connect(start=False)
     version = changes.promote(options.name)
     told = {"name": options.name, "promoted": version}
-    _print(told, [f"version {version} takes over"], options.json)
+    printed(told, [f"version {version} takes over"], options.json)
 
 
 def _tell_mlflow(name: str, storage: str) -> None:
@@ -92,7 +93,3 @@ def _history_lines(entries: Sequence[Any]) -> list[str]:
         f"{e['since']}  {e['action']:<9} {e['version']:<18} {e['by']:<12} {e['why']}".rstrip()
         for e in entries
     ]
-
-
-def _print(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:
-    print(json.dumps(result) if as_json else "\n".join(lines))

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
-import ray
-
-from ray_pipeline.deploy import tally
+from ray_pipeline.deploy import detached, tally
 from ray_pipeline.deploy.counters import Counts, add, no_counts
 from ray_pipeline.deploy.split import Trial
 from ray_pipeline.deploy.tally import Tally
 
-_NAME, _NAMESPACE = "board", "ray_pipeline"
 _SILENT_AFTER_S = 10.0
 
 
@@ -184,15 +181,4 @@ class Board:
 
 def board() -> Any:
     """The cluster's board, made if there is none yet."""
-    return (
-        ray.remote(Board)
-        .options(
-            name=_NAME,
-            namespace=_NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-        )
-        .remote()
-    )
+    return detached.the_only(Board, "board")

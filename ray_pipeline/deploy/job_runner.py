@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from upath import UPath
 
 from ray_pipeline import bundle
+from ray_pipeline.deploy import detached
 from ray_pipeline.deploy.asgi import encoded
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.guard import guard
@@ -27,7 +28,6 @@ from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
 
-_NAME, _NAMESPACE = "jobs", "ray_pipeline"
 _LOGGER = logging.getLogger("ray.serve")
 
 
@@ -76,19 +76,8 @@ class Runner:
 
 def runner() -> Any:
     """The cluster's runner, made if there is none yet."""
-    return (
-        ray.remote(Runner)
-        .options(
-            name=_NAME,
-            namespace=_NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,  # what it is asked may be asked twice
-        )
-        .remote()
-    )
+    # What it is asked may be asked twice.
+    return detached.the_only(Runner, "jobs", max_task_retries=-1)
 
 
 def predict(folder: str, number: str) -> None:
