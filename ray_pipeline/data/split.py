@@ -31,7 +31,7 @@ def write(cleaned: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, A
     """
     rows = [(path, False) for path in parts.existing_files(cleaned / "rows")]
     held_out = [(path, True) for path in parts.files(cleaned / "test")]
-    by = data.split.by or tuple(column.name for column in schema.features or (schema.label,))
+    by = deciding(data, schema)
     shares_of = data.split.model_copy(update={"test": 0.0}) if held_out else data.split
     work = partial(_parted, by=by, split=shares_of, out=out)
     counts: Counter[str] = sum(parts.results(rows + held_out, work), Counter())
@@ -43,6 +43,11 @@ def write(cleaned: UPath, data: Data, schema: Schema, out: UPath) -> dict[str, A
         "rows_quarantined": 0,
         "rows": {side: counts[side] for side in SIDES},
     }
+
+
+def deciding(data: Data, schema: Schema) -> tuple[str, ...]:
+    """The columns whose values decide a row's side: rows that are equal in them never part."""
+    return data.split.by or tuple(column.name for column in schema.features or (schema.label,))
 
 
 def _parted(

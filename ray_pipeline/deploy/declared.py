@@ -9,16 +9,14 @@ How many replicas there are, and what each needs, stands beside it in the config
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from typing import Any
 
 import ray
 from ray import serve
 
 from ray_pipeline import bundle
-from ray_pipeline.bundle import Bundle
-from ray_pipeline.deploy import inference, keyring, runtime
-from ray_pipeline.deploy.board import Release, board
+from ray_pipeline.deploy import keyring, release, runtime
+from ray_pipeline.deploy.board import board
 from ray_pipeline.deploy.front import FrontReplica
 from ray_pipeline.deploy.replica import Replica
 from ray_pipeline.errors import JobError
@@ -43,38 +41,15 @@ def model(arguments: dict[str, Any]) -> serve.Application:
     settings = Serve.model_validate(arguments["serve"])
     opened = bundle.opened(path)
     runtime.check_predicts(opened)
-    release = _release(opened, path, name, settings, _keyring(settings))
-    ray.get(board().released.remote(release))
+    made = release.described(opened, path, name, settings, _keyring(settings), by="a manifest")
+    ray.get(board().released.remote(made))
     deployment = serve.deployment(name="model")(serve.ingress()(Replica))
-    return deployment.bind(
-        name, path, settings.model_dump_json(), release["keyring"], release["digest"]
-    )
+    return deployment.bind(name, path, settings.model_dump_json(), made["keyring"], made["digest"])
 
 
 def front(arguments: dict[str, Any]) -> serve.Application:
     """What answers outside the endpoints: health, metrics, the Open Inference Protocol."""
     return serve.deployment(name="front")(serve.ingress()(FrontReplica)).bind()
-
-
-def _release(
-    opened: Bundle, path: str, name: str, settings: Serve, keyring_id: str | None
-) -> Release:
-    """What the front tells of the endpoint, and counts it by."""
-    return {
-        "name": name,
-        "version": opened.manifest.version,
-        "bundle": path,
-        "digest": opened.manifest.digest,
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": "a manifest",
-        "why": "",
-        "settings": settings.model_dump_json(),
-        "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
-        "auth": settings.auth,
-        "keyring": keyring_id,
-        "metrics": settings.metrics,
-        "metadata": {**inference.metadata(opened.manifest), "name": name},
-    }
 
 
 def _keyring(settings: Serve) -> str | None:

@@ -215,9 +215,15 @@ def live(name: str) -> str | None:
 
 
 def described(  # noqa: PLR0917 - what a release is
-    opened: Bundle, path: UPath, name: str, settings: Serve, keyring_id: str | None, why: str
+    opened: Bundle,
+    path: str | UPath,
+    name: str,
+    settings: Serve,
+    keyring_id: str | None,
+    why: str = "",
+    by: str | None = None,
 ) -> Release:
-    """What is put behind the endpoint `name`."""
+    """What is put behind the endpoint `name`, by this user if not by another."""
     manifest = opened.manifest
     determined = [manifest.digest, name, settings.without("release").model_dump_json()]
     determined += [keyring_id or "", __version__]
@@ -227,7 +233,7 @@ def described(  # noqa: PLR0917 - what a release is
         "bundle": str(path),
         "digest": hashlib.sha256("\n".join(determined).encode()).hexdigest(),
         "since": _now(),
-        "by": getpass.getuser(),
+        "by": by or getpass.getuser(),
         "why": why,
         "settings": settings.model_dump_json(),
         "url": f"http://127.0.0.1:{settings.port}/{name}/predict",

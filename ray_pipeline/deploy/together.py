@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.deploy import application, auth, keyring, release, runtime
@@ -128,7 +127,7 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
     _run(paths, settings, keyring_id, loaded)
     done = []
     for name, one in opened.items():
-        made = release.described(one, UPath(paths[name]), name, settings, keyring_id, "")
+        made = release.described(one, paths[name], name, settings, keyring_id)
         made["application"] = application.FRONT
         application.wait_for_answer(made, example_row(one), settings, key)
         ray.get(board().released.remote(made))

@@ -24,10 +24,11 @@ from upath import UPath
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data import parts
 from ray_pipeline.data.hashing import row_hashes, shares
+from ray_pipeline.data.split import deciding
 from ray_pipeline.errors import DataError, JobError
 from ray_pipeline.files import clear
 from ray_pipeline.job import Data, Evaluate, Model, Train
-from ray_pipeline.model import case, judgement, train
+from ray_pipeline.model import case, judgement, loop, train
 from ray_pipeline.model.predictions import model_outputs
 from ray_pipeline.model.train import Progress
 from ray_pipeline.schema import Schema
@@ -148,9 +149,9 @@ def _divided(  # noqa: PLR0917 - rows, and how they are divided
     sides: UPath, data: Data, schema: Schema, fold: int, folds: int, out: UPath
 ) -> None:
     """Write `train/` and `validation/`, the rows of the fold. Raises DataError if one is empty."""
-    named = data.split.by or tuple(column.name for column in schema.features or (schema.label,))
     files = [path for side in ("train", "validation") for path in parts.files(sides / side)]
-    work = partial(_parted, by=named, fold=fold, folds=folds, seed=data.split.seed, out=out)
+    by = deciding(data, schema)
+    work = partial(_parted, by=by, fold=fold, folds=folds, seed=data.split.seed, out=out)
     counts: Counter[str] = sum(parts.results(list(enumerate(files)), work), Counter())
     for side in ("train", "validation"):
         if not counts[side]:
@@ -202,11 +203,10 @@ def _judged(trained: UPath, features: UPath, settings: Evaluate) -> Record:
     rows = prepared.read_matrix(features / "validation")
     outputs = model_outputs(model, statistics.label, rows)
     focus = case.focus_of(model, statistics, features / "validation", settings)
-    history = trained / "history.json"
-    best = min(json.loads(history.read_text()), key=lambda epoch: float(epoch["validation_loss"]))
+    history = json.loads((trained / "history.json").read_text())
     return {
         "rows": len(outputs),
-        _LOSS: best["validation_loss"],
+        _LOSS: history[loop.best_epoch(history)]["validation_loss"],
         **judgement.key_metrics(rows["label"], outputs, focus),
     }
 

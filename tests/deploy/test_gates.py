@@ -6,31 +6,21 @@ import asyncio
 import json
 from types import SimpleNamespace
 
+import http_servers
 import pytest
 import spoiled_bundles
 from releases import some_rows
 
 from ray_pipeline.deploy import tally
-from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.board import Board
-from ray_pipeline.deploy.counters import Counters, no_counts
+from ray_pipeline.deploy.counters import no_counts
 from ray_pipeline.deploy.example import statistics
-from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.deploy.split import Split
 from ray_pipeline.job import Serve, Trial
 
 
 def split_of(opened, handle=lambda name: None):
-    endpoint = Endpoint(
-        "model",
-        Predictor(opened),
-        Serve(),
-        gate=None,
-        pages={},
-        counters=Counters(),
-        started=lambda: None,
-        stopped=lambda: None,
-    )
+    endpoint = http_servers.endpoint(opened, Serve())
     return Split(endpoint.predicted, tally.outcomes_by(statistics(opened).label), handle)
 
 

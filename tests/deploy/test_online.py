@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import http_servers
 import httpx
 import jsonschema
 import pyarrow as pa
@@ -19,11 +20,8 @@ import servers
 
 from ray_pipeline.data import parts, stores
 from ray_pipeline.deploy import openapi, release
-from ray_pipeline.deploy.app import Endpoint
-from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.online import Lookup, latency
-from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Online, Serve, Store
 
@@ -53,17 +51,7 @@ def settings(redis_server, monkeypatch, tmp_path):
 @pytest.fixture
 def ask(classifier, settings):
     """A function that asks an endpoint which looks features up."""
-    app = Endpoint(
-        "model",
-        Predictor(classifier.bundle),
-        Serve(),
-        gate=None,
-        pages={},
-        counters=Counters(),
-        started=lambda: None,
-        stopped=lambda: None,
-        online=Lookup(settings),
-    )
+    app = http_servers.endpoint(classifier.bundle, Serve(auth="none"), online=Lookup(settings))
 
     def asked(*rows):
         async def sent():
