@@ -26,23 +26,17 @@ class Teacher(Protocol):
     def opened(self, device: torch.device) -> Taught: ...
 
 
-def loss_of(
-    logits: Tensor, label: Tensor, statistics: Statistics, weight: Tensor | None = None
-) -> Tensor:
+def loss_of(logits: Tensor, label: Tensor, statistics: Statistics) -> Tensor:
     """Mean cross entropy, or mean squared error on the standardised label, or a token's loss.
 
     Where a row may have several labels, the mean over rows and classes of the binary one.
 
-    With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
-    another number, and a batch of light rows would count for as much as one of heavy ones. For the
-    same reason a language model's loss is that of the answers' tokens over N times the mean
-    answer's number of them: each token counts alike, whichever batch and part it is in. A pair's
-    loss is one number, and its mean 1.
+    A language model's loss is that of the answers' tokens over N times the mean answer's number of
+    them: each token counts alike, whichever batch and part it is in. A pair's loss is one number,
+    and its mean 1.
     """
     if statistics.tells_loss:
         return logits[:, 0].sum() / (len(label) * statistics.label.mean)
-    if weight is not None:
-        return (weight * row_losses(logits, label, statistics)).mean()
     return row_losses(logits, label, statistics, reduction="mean")
 
 
@@ -102,7 +96,11 @@ def training_loss(
     logits: Tensor, rows: Rows, statistics: Statistics, smoothing: float = 0.0
 ) -> Tensor:
     """The mean loss that is learned from: `loss_of` with all that only training knows, which are
-    weights, smoothed labels and rows that were mixed with others."""
+    weights, smoothed labels and rows that were mixed with others.
+
+    With weights [N], Σ w loss / N. The batch's own Σ w is no divisor: workers would each divide by
+    another number, and a batch of light rows would count for as much as one of heavy ones.
+    """
     if statistics.tells_loss:
         return loss_of(logits, rows.label, statistics)
     options: dict[str, Any] = {"smoothing": smoothing, "balanced": True}

@@ -16,7 +16,7 @@ from upath import UPath
 
 from ray_pipeline.job import Model, Range, Train, Tune
 from ray_pipeline.model import losses, train, tune
-from ray_pipeline.model.feed import MemoryFeed, Place, StreamFeed, dataset, matrices
+from ray_pipeline.model.feed import MemoryFeed, Place, Rows, StreamFeed, dataset, matrices
 
 PLACE = Place(0, 1, torch.device("cpu"), 3)
 CLASSES = prepared_rows.statistics()
@@ -33,10 +33,10 @@ def test_a_row_of_weight_two_is_a_row_given_twice():
     logits, label = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
     weight = torch.tensor([2.0, 0.0, 1.0, 1.0, 2.0, 0.0])
     place = torch.tensor([0, 0, 2, 3, 4, 4])
-    found = losses.loss_of(logits, label, CLASSES, weight)
+    found = losses.training_loss(logits, Rows({}, label, weight), CLASSES)
     torch.testing.assert_close(found, cross_entropy(logits[place], label[place]))
     values = torch.tensor([10.0, 20.0, 30.0, 60.0, 50.0, 0.0])
-    found = losses.loss_of(logits[:, :1], values, VALUES, weight)
+    found = losses.training_loss(logits[:, :1], Rows({}, values, weight), VALUES)
     scaled = (values - VALUES.label.mean) / VALUES.label.deviation
     torch.testing.assert_close(found, mse_loss(logits[place, 0], scaled[place]))
 
