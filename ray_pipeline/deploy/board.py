@@ -15,8 +15,8 @@ from ray_pipeline.deploy.tally import Tally
 _SILENT_AFTER_S = 10.0
 
 
-class Release(TypedDict):
-    """What was put behind an endpoint."""
+class Made(TypedDict):
+    """A version as it is put behind an endpoint, and by whom."""
 
     name: str
     version: str
@@ -28,6 +28,11 @@ class Release(TypedDict):
     why: str
     settings: str
     """The job's `serve` section, as JSON: going back brings these back, too."""
+
+
+class Release(Made):
+    """What was put behind an endpoint, and what others have to know to reach it."""
+
     url: str
     auth: str
     keyring: str | None

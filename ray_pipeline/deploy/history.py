@@ -8,29 +8,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 from upath import UPath
 
-from ray_pipeline.deploy.board import Release
+from ray_pipeline.deploy.board import Made, Release
 from ray_pipeline.errors import UsageError
 from ray_pipeline.files import write_whole
 
 Action = Literal["deploy", "rollback", "refused"]
 
 
-class Entry(TypedDict):
-    """One release, or one that was refused. `settings` are the job's `serve` section as JSON."""
+class Entry(Made):
+    """One release, or one that was refused."""
 
     action: Action
-    name: str
-    version: str
-    bundle: str
-    digest: str
-    since: str
-    by: str
-    why: str
-    settings: str
 
 
 def entry(release: Release, action: Action, why: str = "") -> Entry:
