@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -42,7 +43,7 @@ def write(storage: str | UPath, action: str, **what: Any) -> Entry:
     folder = _folder(storage)
     entry: Entry = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "who": getpass.getuser(),
+        "who": user(),
         "action": action,
         **what,
     }
@@ -54,6 +55,14 @@ def write(storage: str | UPath, action: str, **what: Any) -> Entry:
     name = f"{time.time_ns():020d}-{entry['hash'][:16]}.json"
     (folder / name).write_text(json.dumps(entry))
     return entry
+
+
+def user() -> str:
+    """The name of the user whose process this is; a container's user may have a number only."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the second from Python 3.13 on
+        return f"uid {os.getuid()}"
 
 
 def entries(storage: str | UPath) -> Iterator[Entry]:

@@ -135,6 +135,8 @@ def _modules(job: Job) -> list[str]:
         named += [function.call for function in job.label.functions.values() if function.call]
     if job.tune is not None and "model.name" in job.tune.space:
         named += map(str, job.tune.space["model.name"].choice or ())
+    if job.serve.autoscaling:
+        named.append(job.serve.autoscaling)
     waiting = [name.partition(":")[0].partition(".")[0] for name in named if ":" in name]
     found: list[str] = []
     while waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,13 @@ def test_entries_say_who_what_and_when_and_verify(written):
 
 def test_a_log_that_is_not_there_has_no_entries(tmp_path):
     assert audit.verify(str(tmp_path)) == {"entries": 0, "head": audit.START}
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_001)
+    assert audit.user() == "uid 4000001"
 
 
 @pytest.mark.parametrize("victim", range(5))

@@ -76,8 +76,9 @@ def test_modules_come_with_what_they_import_of_the_users_own(packed, home):
     assert held(packed("labelled.yaml")) == {"job.yaml", "my_helper.py", *rules}
 
 
-def test_a_network_of_the_users_own(packed, home):
-    found = packed("job.yaml", "model.name=my_helper:network")
+@pytest.mark.parametrize("key", ["model.name", "serve.autoscaling"])
+def test_code_of_the_users_own(packed, home, key):
+    found = packed("job.yaml", f"{key}=my_helper:made")
     assert held(found) == {"job.yaml", "my_helper.py"}
 
 

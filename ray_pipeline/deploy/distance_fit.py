@@ -21,7 +21,7 @@ from ray_pipeline.deploy.distance import Distance, distances
 
 FALSE_ALARMS = 0.01
 _MOST_ROWS = 10_000
-_MOST_NUMBERS = 1_024  # the matrix is this squared
+_MOST_NUMBERS = 256  # the matrix is this squared: as text, at most 1.5 MB of a bundle
 
 
 def fitted(features: UPath, split: UPath, statistics: Statistics) -> Distance | None:

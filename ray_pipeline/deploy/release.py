@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 from collections.abc import Iterator
@@ -233,7 +232,7 @@ def described(  # noqa: PLR0917 - what a release is
         "bundle": str(path),
         "digest": hashlib.sha256("\n".join(determined).encode()).hexdigest(),
         "since": _now(),
-        "by": by or getpass.getuser(),
+        "by": by or audit.user(),
         "why": why,
         "settings": settings.model_dump_json(),
         "url": f"http://127.0.0.1:{settings.port}/{name}/predict",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def progress(event):
     if event["trial"] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(log_to_driver=False)
 features, model, train, search, out = sys.argv[1:]
 tune.write(UPath(features), Model.model_validate_json(model), Train.model_validate_json(train),
            Tune.model_validate_json(search), UPath(out),
@@ -136,7 +137,8 @@ def test_a_killed_search_runs_only_what_is_left(features, ray_cluster, tmp_path)
     (out / "work").mkdir(parents=True)
     settings = [part.model_dump_json() for part in (MODEL, TRAIN, SETTINGS)]
     command = [sys.executable, "-c", KILLED, str(features), *settings, str(out)]
-    killed = subprocess.run(command, check=False, capture_output=True)
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
+    killed = subprocess.run(command, env=environment, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = json.loads((out / "work" / "trials.json").read_text())
     assert len(before) == 3
