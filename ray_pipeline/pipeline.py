@@ -133,7 +133,8 @@ def annotated(job: Job, wanted: Wanted, out: UPath, watcher: Watcher) -> Record:
 
 
 def path(run: Run) -> Iterator[Stage]:
-    """Each stage of the run's job, as it is passed."""
+    """Each stage of the run's job, as it is passed; the run's record says by then what it found,
+    for a run may end there."""
     job, record = run.job, run.record
     if job.data.privacy and job.data.privacy.retention_days:
         record["expired"] = expire.removed(job)
@@ -168,8 +169,9 @@ def path(run: Run) -> Iterator[Stage]:
     trained, training = yield from _trained(run, prepared, code)
     if job.evaluate.folds:
         divided = (trained, prepared, sides, data, schema, training, folds.part(job.evaluate))
-        yield (folded := run.stage("folds", folds.write, *divided, depends=[code, bases]))
+        folded = run.stage("folds", folds.write, *divided, depends=[code, bases])
         record["folds"] = folded.record["folds"]
+        yield folded
     trained = yield from _smaller(run, trained, training, prepared, sides, schema)
     judged = yield from _judged(run, trained, prepared, sides, schema, depends=code)
     made = (trained, prepared, sides, judged, schema)
@@ -246,15 +248,16 @@ def _trained(run: Run, prepared: Stage, code: str) -> Generator[Stage, None, tup
     search = job.tune or (Tune() if model.name == space.AUTO else None)
     if search is not None:
         searched = run.stage("tune", tune.write, prepared, model, training, search, depends=code)
-        yield searched
         record["trials"] = json.loads((searched.path / "trials.json").read_text())
+        yield searched
         model, training = tune.apply(tune.best(searched.path), model, training)
     if search is not None and search.scheduler == "pbt":  # the search has trained it
         best = (prepared, searched, model, training)
-        yield (trained := run.stage("train", bred.write, *best, depends=code))
+        trained = run.stage("train", bred.write, *best, depends=code)
     else:
-        yield (trained := run.stage("train", train.write, prepared, model, training, depends=code))
+        trained = run.stage("train", train.write, prepared, model, training, depends=code)
     record["history"] = json.loads((trained.path / "history.json").read_text())
+    yield trained
     return trained, training
 
 
@@ -288,15 +291,16 @@ def _judged(
     """The model's metrics on rows that it has not seen, inside the job's bounds."""
     settings, record = run.job.evaluate, run.record
     inputs = (trained, prepared, sides, schema, settings.without("gates", "champion", "folds"))
-    yield (judged := run.stage("evaluate", evaluate.write, *inputs, depends=depends))
+    judged = run.stage("evaluate", evaluate.write, *inputs, depends=depends)
     record["metrics"] = dict(judged.record["metrics"])
     if "folds" in record:
         record["metrics"]["folds"] = record["folds"]
+    yield judged
     if rival := champion.found(settings.champion, run.job.name):
         shared = (judged, sides, schema, settings.bootstrap, str(rival.path))
         compared = run.stage("champion", champion.write, *shared, depends=rival.manifest.digest)
-        yield compared
         record["metrics"]["champion"] = compared.record["champion"]
+        yield compared
     record["gates"] = {name: gate.model_dump() for name, gate in settings.bounds.items()}
     gates.passed(record["metrics"], settings.bounds)
     return judged
@@ -323,8 +327,9 @@ def _deployed(
         yield (exported := run.stage("engines", engines.write, *asked, depends=kinds))
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
-    yield (live := run.act("deploy", release.deploy, bundle, job.name, job.serve))
+    live = run.act("deploy", release.deploy, bundle, job.name, job.serve)
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+    yield live
 
 
 def _language(

@@ -9,13 +9,16 @@ import httpx
 import jsonschema
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_encoder
 from sklearn.datasets import make_multilabel_classification
 from sklearn.metrics import f1_score
 from upath import UPath
 
 from ray_pipeline import bundle, jobfile, pipeline
+from ray_pipeline.data.media.pixels import png
 from ray_pipeline.deploy import batch, inference, pyfunc
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.counters import Counters
@@ -235,6 +238,26 @@ def test_files_are_predicted_in_bulk(opened, folder):
     assert as_json.tolist() == found["prediction"].to_pylist()
 
 
+def test_the_next_model_is_searched_and_compared_with_this(ran, opened, folder):
+    found = run(
+        folder,
+        f"evaluate.champion={opened.path}",
+        "evaluate.folds=0",
+        "evaluate.thresholds=half",
+        "evaluate.gates={}",
+        "compress={int8: never}",
+        "model.name=resnet",
+        "tune={trials: 2, space: {train.learning_rate: {choice: [0.01, 0.02]}}}",
+        until="champion",
+    )
+    champion = found["metrics"]["champion"]
+    low, high = champion["intervals"]["f1_micro"]
+    own = found["metrics"]["f1_micro"]
+    assert low <= own - champion["theirs"]["f1_micro"] <= high
+    assert champion["theirs"]["f1_micro"] == pytest.approx(ran["metrics"]["f1_micro"], abs=0.05)
+    assert set(found["metrics"]["thresholds"].values()) == {0.5}
+
+
 @pytest.mark.parametrize(
     ("settings", "where"),
     [
@@ -250,3 +273,68 @@ def test_what_speaks_of_one_label_is_refused(folder, ray_cluster, settings, wher
     with pytest.raises(JobError) as raised:
         run(folder, *settings)
     assert raised.value.where == where
+
+
+def test_texts_have_several_labels_in_lists(tmp_path, ray_cluster):
+    """A list column needs no kind; rare labels are left out; an encoder reads the texts."""
+    base = tiny_encoder.saved(tmp_path / "base")
+    rng = np.random.default_rng(0)
+    texts, lists = [], []
+    for number in range(160):
+        good, tea = rng.random(2) < 0.5
+        texts.append(f"the {'tea' if tea else 'food'} is {'good' if good else 'bad'}")
+        lists.append([*["good"] * int(good), *["tea"] * int(tea), *["odd"] * (number == 3)])
+    numbers = rng.random(160)
+    pq.write_table(pa.table({"said": texts, "n": numbers, "is": lists}), tmp_path / "rows.parquet")
+    (tmp_path / "job.yaml").write_text(f"""
+name: said
+storage: storage
+data:
+  source: rows.parquet
+  label: is
+  columns: {{said: text, is: {{kind: labels, min_rows: 3}}}}
+  features: {{columns: {{said: {{text: tokens, encoder: {base}, longest: 8}}}}}}
+model: {{name: encoder}}
+train: {{workers: 0, epochs: 6, batch_size: 16, learning_rate: 0.02}}
+evaluate: {{bootstrap: 0, importance: {{rows: 0}}}}
+""")
+    record = run(tmp_path, until="evaluate")
+    assert stages(record)["features"]["labels_left_out"] == 1
+    assert set(record["metrics"]["classes"]) == {"good", "tea"}
+    assert record["metrics"]["f1_micro"] > 0.9
+
+
+def test_pictures_have_several_labels(tmp_path, ray_cluster):
+    """A bright left half, a bright upper half, both or neither; mixed with each other."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 60, (240, 8, 8, 1), np.uint8)
+    has = rng.random((240, 2)) < 0.5
+    pixels[has[:, 0], :, :4] += 120
+    pixels[has[:, 1], :4] += 70
+    names = ["|".join(np.array(["left", "up"])[row]) for row in has]
+    table = {"picture": [png(each) for each in pixels], "bright": names}
+    pq.write_table(pa.table(table), tmp_path / "rows.parquet")
+    (tmp_path / "job.yaml").write_text("""
+name: bright
+storage: storage
+data:
+  source: rows.parquet
+  label: bright
+  columns: {picture: image, bright: labels}
+  features: {columns: {picture: {size: [8, 8], channels: 1}}}
+model: {name: cnn, width: 16, depth: 1, dropout: 0}
+train: {workers: 0, epochs: 6, batch_size: 32, learning_rate: 0.02, mixup: 0.2}
+evaluate: {bootstrap: 0}
+""")
+    record = run(tmp_path, until="evaluate")
+    assert record["metrics"]["f1_micro"] > 0.9
+
+
+def test_a_transformer_over_columns_learns_them(ran, folder):
+    record = run(
+        folder,
+        *("model={name: ft_transformer, width: 16, depth: 1, heads: 2}", "evaluate.folds=0"),
+        *("evaluate.gates={}", "compress={int8: never}", "train.mixup=0"),
+        until="evaluate",
+    )
+    assert record["metrics"]["mean_average_precision"] > 0.6
