@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
 
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
-    from ray_pipeline import jobfile, pipeline
+    from ray_pipeline import costs, jobfile, pipeline
     from ray_pipeline.data import collect
     from ray_pipeline.model import plan
 
@@ -40,6 +40,7 @@ def validate(options: argparse.Namespace) -> None:
     if (training := plan.of(job)) is not None:
         lines += ["", *plan.lines(training)]
         result["plan"] = plan.record(training)
+        costs.keep_plan(job, training.hours)
     else:
         lines += ["", "after `run --until features`, this plans memory, time and cost of training"]
     printed(result, lines, options.json)

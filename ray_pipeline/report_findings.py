@@ -13,7 +13,8 @@ A stage's record may hold `findings`: a list of
      ]}
 
 where `note`, `caption`, `tables` and `plots` may be left out, and an interval's ends be null. A
-finding that belongs elsewhere than its stage says so under `place`.
+finding that belongs elsewhere than its stage says so under `place`; those of the run itself, which
+are under `findings` in its record, always do.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def by_place(record: Record) -> dict[str, list[dict[str, Any]]]:
         place = next((p for p, stages in _PLACES.items() if stage["name"] in stages), "data")
         for finding in (stage.get("record") or {}).get("findings") or ():
             found[finding.get("place", place)].append(_section(finding))
+    for finding in record.get("findings") or ():
+        found[finding["place"]].append(_section(finding))
     return found
 
 

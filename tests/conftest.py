@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("unhurried")
 SERVING = (
     *("tests/deploy/test_release.py", "tests/deploy/test_site_security.py"),
     *("tests/deploy/test_release_trial.py", "tests/deploy/test_release_changes.py"),
-    "tests/deploy/test_autoscaling.py",
+    *("tests/deploy/test_autoscaling.py", "tests/deploy/test_release_failures.py"),
     *("tests/test_images_job.py", "tests/test_online_job.py", "tests/deploy/test_together.py"),
 )
 """Files that use the same cluster that serves. The first expects no other endpoint on it."""

@@ -17,7 +17,7 @@ FLOORS = [
         *("job", "jobfile", "schema", "bundle", "starter", "svg", "charts", "charts_search"),
         *("report", "report_view", "report_learning", "report_findings"),
     },
-    {"runs", "audit", "tracking", "progress", "files", "sessions", "journal", "stuck"},
+    {"runs", "audit", "tracking", "progress", "files", "sessions", "journal", "stuck", "costs"},
     {"data"},
     {"model"},
     {"deploy"},

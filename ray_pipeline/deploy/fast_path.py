@@ -24,8 +24,11 @@ SETTINGS = {
     # whose imports come from a cold disk can go on for ever.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # A replica that dies leaves the requests that it had without an answer. A prediction may be
-    # made twice, so another replica gets them, if they fit in a buffer of HAProxy's (16 KB).
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # made twice, so another replica gets them. HAProxy can send again what it has whole: it has to
+    # wait for a body that comes after its headers (Ray has no setting for that, but writes this one
+    # on a line of its own), and to have a buffer that it fits in.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     # A machine that is gone does not refuse connections; the default waits 5 seconds for it.
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # Its default lets a client that sends nothing hold a connection for an hour.

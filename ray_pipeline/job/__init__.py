@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.balance import Balance
-from ray_pipeline.job.base import Bound, Fraction, Settings
+from ray_pipeline.job.base import Bound, Fraction, Price, Settings
 from ray_pipeline.job.behaviour import Behaviour
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
@@ -93,6 +93,12 @@ class Job(Settings):
     serve: Serve = Serve()
     stores: tuple[Store, ...] = Field(
         (), description="Where clean rows are kept besides, for others to read and search."
+    )
+    prices: dict[str, Price] = Field(
+        {},
+        description="What a node costs in an hour by its type, as cluster.yaml calls it, or by its "
+        "size, as in the report: for the cost of a run.",
+        examples=[{"cpu-spot": 0.31, "gpu": 4.1, "8 CPU": 0.4}],
     )
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
