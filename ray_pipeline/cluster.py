@@ -163,6 +163,9 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
     serving = fast_path.environment(_temporary() / mark)
     environment = {**ENVIRONMENT, **os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
+    # A submitted job is begun with `python`: this one, whether or not its folder is on the path.
+    binaries = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    environment["PATH"] = os.pathsep.join(binaries)
     environment.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", str(_STARTS_WITHIN_S))
     page = ports.free_ports(1)[0] if jobs else None
     log = state_folder() / "cluster.log"

@@ -270,8 +270,9 @@ def test_the_next_model_is_searched_and_compared_with_this(ran, opened, folder):
     ],
 )
 def test_what_speaks_of_one_label_is_refused(folder, ray_cluster, settings, where):
+    job = jobfile.read(folder / "job.yaml", settings)
     with pytest.raises(JobError) as raised:
-        run(folder, *settings)
+        pipeline.checked(job, job.data)
     assert raised.value.where == where
 
 

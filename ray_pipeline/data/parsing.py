@@ -108,8 +108,10 @@ def parsed(values: Column, kind: Kind, separator: str = SEPARATOR) -> tuple[Colu
         if typed is not None:
             return typed, None
         values = as_texts(values)
-    if kind in ("category", "text"):
+    if kind == "category":
         return values, None
+    if kind == "text":
+        return pc.cast(values, pa.string()), None
     if kind == "labels":
         return label_sets.typed(pc.cast(values, pa.string()), separator)
     return _parsed_texts(pc.cast(values, pa.string()), kind)

@@ -55,17 +55,26 @@ class Edge:
             return
         scope["headers"] = [*scope["headers"], _NO_WATCH]
         refused = False
+        begun: Message | None = None
 
         async def rewritten(message: Message) -> None:
-            nonlocal refused
+            nonlocal refused, begun
             if refused:
                 return
-            if message["type"] == "http.response.start" and message["status"] in _KINDS:
-                headers = list(message["headers"])
-                if any(value.startswith(_PLAIN) for _, value in headers):
-                    refused = True
+            if message["type"] == "http.response.start":
+                if message["status"] in _KINDS:
+                    headers = list(message["headers"])
+                    refused = any(value.startswith(_PLAIN) for _, value in headers)
+                if refused:
                     await _refusal(message["status"], headers, scope["path"]).send(send)
-                    return
+                else:
+                    begun = message
+                return
+            if begun is not None:
+                # Headers go with the body: of an answer that has begun no other can be given,
+                # should this process be killed between the two.
+                first, begun = begun, None
+                await send(first)
             await send(message)
 
         await self._app(scope, receive, rewritten)

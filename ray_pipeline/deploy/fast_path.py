@@ -29,6 +29,9 @@ SETTINGS = {
     # on a line of its own), and to have a buffer that it fits in.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    # Three are used up at once where the only replica refuses connections, before it is known to be
+    # gone and requests go to Serve's own proxy, which keeps them until there is another.
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
     # A machine that is gone does not refuse connections; the default waits 5 seconds for it.
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
     # Its default lets a client that sends nothing hold a connection for an hour.

@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,19 @@ def test_values_missing_values_and_reasons(tmp_path):
     assert (age["missing"], age["min"], age["mean"], age["max"]) == (1, 39, 39.5, 40)
     assert record["columns"]["city"]["top"] == [("Paris", 1), ("Rome", 1)]
     assert not (out / "test").exists()
+
+
+def test_texts_that_parquet_keeps_in_a_dictionary(tmp_path):
+    texts = ["long ago", "so so", "long ago", None]
+    table = pa.table({"said": texts, "label": [["x", "y"], [], ["y"], ["z"]]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    kinds = {"said": "text", "label": "labels"}
+    data = data_of(tmp_path / "rows.parquet", columns=kinds, clean={"duplicates": "keep"})
+    out = folder(tmp_path, "out")
+    record = clean.write(data, collect.schema(data), out)
+    assert table_in(out / "rows")["said"].to_pylist() == texts
+    assert record["columns"]["said"]["mean"] == pytest.approx((8 + 5 + 8) / 3)
+    assert dict(record["columns"]["label"]["top"]) == {"x": 1, "y": 2, "z": 1}
 
 
 def test_duplicates_and_leaks(tmp_path):

@@ -94,20 +94,28 @@ def machines(ray_cluster):
 def test_a_machine_that_is_lost_is_done_without(
     features, undisturbed, tmp_path, ray_cluster, machines
 ):
-    """The workers wait at a checkpoint until it is gone: nothing depends on who is faster."""
-    lost, ended = tmp_path / "lost", threading.Event()
+    """A worker waits at a checkpoint until it is gone: nothing depends on who is faster."""
+    waiting, lost, ended = tmp_path / "waiting", tmp_path / "lost", threading.Event()
 
     def wait() -> None:
-        (tmp_path / ray.get_runtime_context().get_node_id()).touch()
+        waiting.touch()
         while not lost.exists():
             time.sleep(0.01)
+
+    waits = when_written(UPath(tmp_path / "work"), 1, 50, wait)
+
+    def begin(network: nn.Module) -> None:
+        (tmp_path / ray.get_runtime_context().get_node_id()).touch()
+        waits(network)
 
     def lose() -> None:
         """Take away a machine that a worker is on, as a power cut would."""
         try:
-            while not (used := [id_ for id_ in machines if (tmp_path / id_).exists()]):
+            # The other worker may be a step ahead, and waits for this one's gradients.
+            while not waiting.exists():
                 if ended.wait(0.01):
                     return
+            used = [id_ for id_ in machines if (tmp_path / id_).exists()]
             ray_cluster.remove_node(machines.pop(used[0]), allow_graceful=False)
         finally:
             lost.touch()
@@ -115,7 +123,6 @@ def test_a_machine_that_is_lost_is_done_without(
     losing = threading.Thread(target=lose)
     losing.start()
     try:
-        begin = when_written(UPath(tmp_path / "work"), 1, 50, wait)
         changed = {"workers": 2, "cpus": ROOM, "checkpoint_every": 50}
         settings = SETTINGS.model_copy(update=changed)
         record = trained(features, settings, UPath(tmp_path), begin=begin)

@@ -23,12 +23,13 @@ def plain(column: pa.DataType) -> pa.DataType:
 
 
 def check_flat(schema: pa.Schema, wanted: Sequence[str], where: str) -> None:
-    """Raises DataError where one of the columns `wanted` holds lists, maps or records."""
+    """Raises DataError where one of the columns `wanted` holds maps, records or lists that are not
+    of texts."""
     for name in wanted:
         found = schema.field(name).type
-        if pa.types.is_nested(found):
+        if pa.types.is_nested(found) and kind_of(found) is None:
             raise DataError(
                 f"column `{name}` holds {found}",
                 where=where,
-                expected="numbers, texts, booleans or times",
+                expected="numbers, texts, booleans, times, or lists of texts as a label",
             )
