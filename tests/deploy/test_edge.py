@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from ray_pipeline.deploy import edge
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.keyring import described
 from ray_pipeline.job import Serve
@@ -42,6 +43,30 @@ def told(answer):
 
 def test_what_is_right_is_answered(port, row):
     assert post(port, json.dumps({"rows": [row]})).status_code == 200
+
+
+def test_an_answer_is_written_at_once(port, row, monkeypatch):
+    """Whoever is killed has given the whole answer or none of it."""
+    written: list[int] = []
+
+    class Counting(edge._Held):
+        def flush(self):
+            written.append(len(self._parts))
+            super().flush()
+
+    monkeypatch.setattr(edge, "_Held", Counting)
+    with httpx.Client(headers=HEADERS) as client:
+        answers = [
+            client.post(f"http://127.0.0.1:{port}/model/predict", json={"rows": [row]}),
+            client.get(f"http://127.0.0.1:{port}/model/"),
+            client.get(
+                f"http://127.0.0.1:{port}/model/openapi.json", headers={"Connection": "close"}
+            ),
+        ]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert all(answer.content for answer in answers)
+    # Headers and body; where the connection is closed after it, they are out before that.
+    assert written == [2, 2, 2, 0]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "x"])
