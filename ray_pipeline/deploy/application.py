@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib
 import json
 import logging
 import os
@@ -13,11 +12,11 @@ from typing import Any
 from ray import serve
 from ray.exceptions import ActorDiedError, GetTimeoutError
 
-from ray_pipeline.deploy import ports
+from ray_pipeline.deploy import ports, scaling
 from ray_pipeline.deploy.board import Release
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
 from ray_pipeline.deploy.replica import Replica
-from ray_pipeline.errors import ClusterError, JobError
+from ray_pipeline.errors import ClusterError
 from ray_pipeline.job import Serve
 
 FRONT = "ray_pipeline"
@@ -130,7 +129,7 @@ def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
     return serve.deployment(
         name="model",
         autoscaling_config={
-            **_policy(settings.autoscaling),
+            **scaling.policy(settings.autoscaling),
             "min_replicas": settings.replicas.min,
             "max_replicas": settings.replicas.max,
             "target_ongoing_requests": settings.target_ongoing_requests,
@@ -156,23 +155,6 @@ def _application(release: Release, settings: Serve, gpus: float) -> serve.Applic
     return deployment(settings, Replica, gpus).bind(
         release["name"], release["bundle"], own, release["keyring"], release["digest"]
     )
-
-
-def _policy(function: str | None) -> dict[str, Any]:
-    """Raises JobError where the job's own policy cannot be imported."""
-    if function is None:
-        return {}
-    module, _, name = function.partition(":")
-    try:
-        getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise JobError(
-            f"`{function}` cannot be imported: {error}",
-            where="serve.autoscaling",
-            expected="module:function",
-            hint="put its folder on PYTHONPATH",
-        ) from error
-    return {"policy": {"policy_function": function}}
 
 
 def wait_for_answer(

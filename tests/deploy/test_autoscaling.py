@@ -43,3 +43,15 @@ def test_more_load_more_replicas_and_back_to_none(site, live, classifier, rows, 
         waited(lambda: len(counted.versions) > 20)
     assert counted.failures == []
     waited(lambda: replicas(site) == 0)
+
+
+def test_a_policy_of_the_jobs_own_decides(site, live, classifier, tmp_path, monkeypatch):
+    """The cluster has not its module."""
+    (tmp_path / "scaling.py").write_text("def wanted(context):\n    return 2, {}\n")
+    known = site.environment.get("PYTHONPATH", "")
+    monkeypatch.setitem(site.environment, "PYTHONPATH", f"{tmp_path}:{known}")
+    settings = {"replicas": {"min": 1, "max": 3}, "upscale_delay_s": 0}
+    site.deploy(classifier.bundle, autoscaling="scaling:wanted", **settings)
+    waited(lambda: replicas(site) == 2)
+    wrong = site.tried(classifier.bundle, autoscaling="scaling:absent")
+    assert "JobError: serve.autoscaling: `scaling:absent` cannot be imported" in wrong.stderr
