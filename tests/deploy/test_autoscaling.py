@@ -53,5 +53,5 @@ def test_a_policy_of_the_jobs_own_decides(site, live, classifier, tmp_path, monk
     settings = {"replicas": {"min": 1, "max": 3}, "upscale_delay_s": 0}
     site.deploy(classifier.bundle, autoscaling="scaling:wanted", **settings)
     waited(lambda: replicas(site) == 2)
-    wrong = site.tried(classifier.bundle, autoscaling="scaling:absent")
-    assert "JobError: serve.autoscaling: `scaling:absent` cannot be imported" in wrong.stderr
+    _, told = site.tried(classifier.bundle, autoscaling="scaling:absent")
+    assert "JobError: serve.autoscaling: `scaling:absent` cannot be imported" in told
