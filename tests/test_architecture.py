@@ -21,7 +21,7 @@ FLOORS = [
     {"data"},
     {"model"},
     {"deploy"},
-    {"pipeline", "cluster", "payload", "submission", "driver"},
+    {"pipeline", "path", "cluster", "payload", "submission", "driver"},
     {"commands", "commands_cluster", "commands_release"},
     {"cli"},
 ]
