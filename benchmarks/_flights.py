@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,27 @@ NUMBERS = (
 )
 FILE_ROWS = 1_000_000
 SHARE = 0.01  # of rows that stand twice, and of values that are missing besides those that are
+
+
+def settings(source: Path) -> Any:
+    """What a job does to them: values that are missing become the mean, numbers are standardised."""
+    from ray_pipeline.job import Data
+
+    return Data(
+        source=str(source),
+        label=LABEL,
+        columns={
+            **dict.fromkeys(NUMBERS, "integer"),
+            **dict.fromkeys(CATEGORIES, "category"),
+            LABEL: "number",
+        },
+        features={
+            "numbers": "standard",
+            "max_categories": 1_000_000,
+            "min_count": 1,
+            "columns": {name: {"missing": "mean"} for name in NUMBERS},
+        },
+    )
 
 
 def written(folder: Path, rows: int, seed: int = 0) -> int:

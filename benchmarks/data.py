@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 from _common import finish, start_ray
-from _flights import CATEGORIES, LABEL, NUMBERS, written
+from _flights import settings, written
 from _frames import RIVALS
 
 ROWS = 6_800_000
@@ -138,23 +138,8 @@ def with_ray(source: Path, out: Path) -> dict[str, Any]:
     from upath import UPath
 
     from ray_pipeline.data import clean, collect, features
-    from ray_pipeline.job import Data
 
-    data = Data(
-        source=str(source),
-        label=LABEL,
-        columns={
-            **dict.fromkeys(NUMBERS, "integer"),
-            **dict.fromkeys(CATEGORIES, "category"),
-            LABEL: "number",
-        },
-        features={
-            "numbers": "standard",
-            "max_categories": 1_000_000,
-            "min_count": 1,
-            "columns": {name: {"missing": "mean"} for name in NUMBERS},
-        },
-    )
+    data = settings(source)
     schema = collect.schema(data)
     cleaned, prepared = UPath(out) / "clean", UPath(out) / "features"
     cleaned.mkdir()

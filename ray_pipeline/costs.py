@@ -7,6 +7,7 @@ machine that other runs use too counts in full in each of them: somebody pays fo
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from ray_pipeline import files
 from ray_pipeline.job import Job
 from ray_pipeline.runs import digest_of
 
+_LOGGER = logging.getLogger(__name__)
 EVERY_S = 5.0
 _GROUP, _MARKET = "ray.io/node-group", "ray.io/market-type"
 
@@ -104,14 +106,19 @@ def _nothing(name: str) -> dict[str, Any]:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the cluster that this process is connected to; none if it is to no cluster."""
+    """The nodes of the cluster that this process is connected to; none if it is to no cluster, or
+    to one that does not answer: what a run cost is not what it ends by."""
     import ray
     from ray._private.state import available_resources_per_node  # no public way to each node's
 
     if not ray.is_initialized():
         return []
-    free = available_resources_per_node()  # type: ignore[no-untyped-call]
-    found = ray.nodes()  # type: ignore[no-untyped-call]
+    try:
+        free = available_resources_per_node()  # type: ignore[no-untyped-call]
+        found = ray.nodes()  # type: ignore[no-untyped-call]
+    except Exception as error:  # noqa: BLE001 - Ray raises many kinds
+        _LOGGER.warning("the cluster does not say which nodes it has: %s", type(error).__name__)
+        return []
     return [_node(one, free.get(one["NodeID"], {})) for one in found if one["Alive"]]
 
 

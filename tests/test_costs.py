@@ -58,6 +58,16 @@ def test_a_clusters_nodes_by_size_and_by_name(ray_cluster):
     assert found == {"4 CPU": 0.75, "large (spot)": 0.0}
 
 
+def test_a_cluster_that_does_not_answer_costs_no_run(ray_cluster, monkeypatch, caplog):
+    def lost() -> list[dict[str, object]]:
+        raise RuntimeError("no GCS")
+
+    monkeypatch.setattr(ray, "nodes", lost)
+    with Meter() as meter:
+        assert meter.told({}) == []
+    assert "does not say which nodes it has: RuntimeError" in caplog.text
+
+
 def test_a_plan_is_kept_for_the_training_that_it_is_of(tmp_path):
     job = Job(name="job", storage=str(tmp_path), data=Data(source="x", label="y"))
     assert costs.planned_hours(job) is None

@@ -1,0 +1,185 @@
+"""What grows with the nodes of a cluster, and what with the number of pieces that work is cut into?
+
+Nodes: clusters of 1, 2 and 4 nodes with one CPU each, all of them on this machine, whose cores and
+disk they share: beyond its cores nothing can grow. In each, rows of flights a second, cleaned and
+prepared (benchmarks/data.py says how), and samples a second of the income job's network with as
+many workers as nodes. `ours/N nodes` is what N nodes do, by N times what one does.
+
+Pieces: 1,000 and 10,000 of them, each a task that does nothing, and each a file of 100 rows that is
+cleaned, which takes two tasks a file. Seconds, and the most memory that the driver held. The
+cluster's start is left out everywhere.
+
+    python benchmarks/scale.py [--json] [--nodes 1 2 4] [--pieces 1000 10000] [--rows 1360000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import train
+from _common import finish, start_ray
+from _flights import settings, written
+
+NETWORK = "mlp"
+FILE_ROWS = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--pieces", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--rows", type=int, default=1_360_000, help="of flights, about how many")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        what, count, folder = arguments.one
+        print(json.dumps(ONE[what](int(count), Path(folder))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        written(folder / "flights", arguments.rows)
+        in_its_own_process("prepare", 0, folder)
+        by_nodes = {count: in_its_own_process("nodes", count, folder) for count in arguments.nodes}
+        by_pieces = {
+            count: in_its_own_process("pieces", count, folder) for count in arguments.pieces
+        }
+    report(by_nodes, by_pieces, arguments.json)
+
+
+def in_its_own_process(what: str, count: int, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "--one", what, str(count), str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(ended.stderr)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def prepare(_: int, folder: Path) -> dict[str, Any]:
+    return train.prepare(NETWORK, folder)
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[None]:
+    """A head without CPUs, and nodes with one each."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=1)
+    ray.init(cluster.address, log_to_driver=False, configure_logging=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def nodes(count: int, folder: Path) -> dict[str, Any]:
+    """Rows and samples a second with so many nodes; what is first done there is not counted."""
+    with cluster_of(count):
+        prepared(folder / "flights", folder / f"first-{count}")
+        begun = time.monotonic()
+        rows = prepared(folder / "flights", folder / f"nodes-{count}")
+        seconds = time.monotonic() - begun
+        model, training = train.settings(NETWORK, feed="memory", workers=count, cpus=1)
+        training = training.model_copy(update={"batch_size": count * training.batch_size})
+        record, history = train.trained(folder / NETWORK, model, training, lambda event: None)
+        epochs = [epoch["seconds"] for epoch in history[1:]]
+    samples = record["steps"] * training.batch_size
+    return {"rows_s": rows / seconds, "samples_s": samples / sorted(epochs)[len(epochs) // 2]}
+
+
+def prepared(source: Path, out: Path) -> int:
+    """Clean and prepare the flights; how many there were."""
+    from upath import UPath
+
+    from ray_pipeline.data import clean, collect, features
+
+    data = settings(source)
+    schema = collect.schema(data)
+    folders = [UPath(out) / name for name in ("clean", "features")]
+    for made in folders:
+        made.mkdir(parents=True)
+    record = clean.write(data, schema, folders[0])
+    features.write_sides({"train": folders[0] / "rows"}, data, schema, folders[1])
+    return int(record["rows_in"])
+
+
+def pieces(count: int, folder: Path) -> dict[str, Any]:
+    """Seconds and the driver's memory of so many tasks, and of so many files."""
+    source = folder / f"files-{count}"
+    small_files(folder / "flights", source, count)
+    start_ray()
+    from upath import UPath
+
+    from ray_pipeline.data import clean, collect, parts
+
+    parts.results(range(100), nothing)  # workers import what they need
+    begun = time.monotonic()
+    parts.results(range(count), nothing)
+    tasks_s, tasks_mb = time.monotonic() - begun, peak_mb()
+    data, out = settings(source), UPath(folder) / f"cleaned-{count}"
+    out.mkdir()
+    begun = time.monotonic()
+    rows = clean.write(data, collect.schema(data), out)["rows_in"]
+    files_s = time.monotonic() - begun
+    assert rows == count * FILE_ROWS
+    figures = {"tasks_s": tasks_s, "tasks_driver_mb": tasks_mb}
+    return figures | {"files_s": files_s, "files_driver_mb": peak_mb()}
+
+
+def small_files(flights: Path, out: Path, count: int) -> None:
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+    import pyarrow.parquet as pq
+
+    out.mkdir()
+    table: pa.Table = pads.dataset(str(flights), format="parquet").head(count * FILE_ROWS)
+    for number in range(count):
+        part = table.slice(number * FILE_ROWS, FILE_ROWS)
+        pq.write_table(part, out / f"{number:06d}.parquet", write_statistics=False)
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def report(
+    by_nodes: dict[int, dict[str, Any]], by_pieces: dict[int, dict[str, Any]], as_json: bool
+) -> None:
+    rows: list[dict[str, Any]] = [{"nodes": n, **found} for n, found in by_nodes.items()]
+    rows += [{"pieces": n, **found} for n, found in by_pieces.items()]
+    ratios = {}
+    if one := by_nodes.get(1):
+        for count, found in by_nodes.items():
+            for name in ("rows_s", "samples_s"):
+                ratios[f"{name}: {count} nodes/{count} times one"] = found[name] / one[name] / count
+    figures = {"nodes": by_nodes, "pieces": by_pieces}
+    finish("scale", rows, ratios, figures, as_json, packages=("ray", "torch", "pyarrow"))
+
+
+ONE = {"prepare": prepare, "nodes": nodes, "pieces": pieces}
+
+if __name__ == "__main__":
+    main()
