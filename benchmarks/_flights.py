@@ -27,7 +27,7 @@ SHARE = 0.01  # of rows that stand twice, and of values that are missing besides
 
 
 def settings(source: Path) -> Any:
-    """What a job does to them: values that are missing become the mean, numbers are standardised."""
+    """What a job does to them: missing values become the mean, numbers are standardised."""
     from ray_pipeline.job import Data
 
     return Data(
