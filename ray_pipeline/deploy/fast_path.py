@@ -25,9 +25,11 @@ SETTINGS = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # A replica that dies leaves the requests that it had without an answer. A prediction may be
     # made twice, so another replica gets them. HAProxy can send again what it has whole: it has to
-    # wait for a body that comes after its headers (Ray has no setting for that, but writes this one
-    # on a line of its own), and to have a buffer that it fits in.
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    # wait for a body that comes after its headers, though not for long, and to have a buffer that
+    # it fits in. (Ray has no setting for that, but writes this one on a line of its own.)
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n"
+    "    option http-buffer-request\n"
+    "    timeout http-request 10s",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     # Three are used up at once where the only replica refuses connections, before it is known to be
     # gone and requests go to Serve's own proxy, which keeps them until there is another.

@@ -136,7 +136,10 @@ class Serve(Settings):
     max_rows: int = Field(1000, ge=1, description="Rows in a request.")
     max_bytes: int = Field(1_000_000, ge=1000, description="Bytes in a request's body.")
     body_within_s: float = Field(
-        30, gt=0, description="Seconds that a client may take to send a request's body."
+        30,
+        gt=0,
+        description="Seconds that a client may take to send a request's body, of which the first "
+        "64 KB have to come within 10.",
     )
     graphql: GraphQL | None = Field(GraphQL(), description="GraphQL; null leaves it out.")
     jobs: Jobs | None = Field(

@@ -154,8 +154,8 @@ def test_a_body_that_does_not_come_is_given_up(live):
     lines = ["POST /model/predict HTTP/1.1", "Host: x", f"X-API-Key: {live.key}"]
     sent = "\r\n".join([*lines, "Content-Length: 100", "", '{"rows"']).encode()
     port = int(live.url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(sent)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(sent)  # HAProxy waits for it, so that it can be sent again
         assert client.recv(4096).startswith(b"HTTP/1.1 408")
 
 
