@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 ALIAS = "champion"
 RUN_TAG = "ray_pipeline.run"
-_PATIENCE_S = 60
+_PATIENCE_S = 180
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "refused": "FAILED"}
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
