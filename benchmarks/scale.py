@@ -3,7 +3,7 @@
 Nodes: clusters of 1, 2 and 4 nodes with one CPU each, all of them on this machine, whose cores and
 disk they share: beyond its cores nothing can grow. In each, rows of flights a second, cleaned and
 prepared (benchmarks/data.py says how), and samples a second of the income job's network with as
-many workers as nodes. `ours/N nodes` is what N nodes do, by N times what one does.
+many workers as nodes; the ratios are what N nodes do, by N times what one does.
 
 Pieces: 1,000 and 10,000 of them, each a task that does nothing, and each a file of 100 rows that is
 cleaned, which takes two tasks a file. Seconds, and the most memory that the driver held. The
