@@ -5,24 +5,9 @@ The client sends requests all the time; none may fail.
 
 from __future__ import annotations
 
-import time
-
-import httpx
 import spoiled_bundles
 from counting import load
-
-
-def replicas(site):
-    lines = httpx.get(f"{site.url}/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith("ray_pipeline_replicas{")]
-    return int(float(found[0].split()[-1])) if found else None  # it is not known yet
-
-
-def waited(condition, seconds=240):
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() < begun + seconds, "it did not come about"
-        time.sleep(0.1)
+from releases import replicas, waited
 
 
 def test_more_load_more_replicas_and_back_to_none(site, live, classifier, rows, tmp_path):
