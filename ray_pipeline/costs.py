@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from upath import UPath
 
 from ray_pipeline import files
+from ray_pipeline.every import Every
 from ray_pipeline.job import Job
 from ray_pipeline.runs import digest_of
 
@@ -35,7 +36,7 @@ class Node(NamedTuple):
 Look = Callable[[], list[Node]]
 
 
-class Meter:
+class Meter(Every):
     """Looks at the cluster until the block ends.
 
     Args:
@@ -44,20 +45,16 @@ class Meter:
     """
 
     def __init__(self, look: Look | None = None, every_s: float = EVERY_S) -> None:
+        super().__init__(every_s, self._count, "costs")
         self._used: dict[str, dict[str, Any]] = {}
-        self._look, self._every_s = look or nodes, every_s
+        self._look = look or nodes
         self._seen: list[Node] = []
         self._at = time.monotonic()
-        self._ended, self._lock = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._watch, name="costs", daemon=True)
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._count()
+        return super().__enter__()
 
     def told(
         self, prices: Mapping[str, float], before: Iterable[Mapping[str, Any]] = ()
@@ -79,12 +76,6 @@ class Meter:
             used["idle"] = 1 - used["busy_hours"] / used["hours"] if used["hours"] else 1.0
             used["cost"] = used["hours"] * prices[name] if name in prices else None
         return [found[name] for name in sorted(found)]
-
-    def _watch(self) -> None:
-        while True:
-            self._count()
-            if self._ended.wait(self._every_s):
-                return
 
     def _count(self) -> None:
         """Add the time since the last look to the nodes that were seen then, and look again."""

@@ -3,11 +3,11 @@ GPU that no node has, or for a node that is gone."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
+from ray_pipeline.every import Every
 from ray_pipeline.runs import Stage, Watcher
 
 AFTER_S = 300.0
@@ -19,7 +19,7 @@ class Speaker(Watcher, Protocol):
     def note(self, stage: str, text: str) -> None: ...
 
 
-class Noticing:
+class Noticing(Every):
     """A watcher that hands on what it is told, and speaks up when it is told nothing.
 
     Args:
@@ -30,19 +30,10 @@ class Noticing:
     def __init__(
         self, inner: Speaker, after_s: float = AFTER_S, look: Callable[[], str] | None = None
     ) -> None:
+        super().__init__(after_s / 10, self._notice, "stuck")
         self._inner, self._after_s, self._look = inner, after_s, look or seen
         self._stage: str | None = None
         self._heard, self._due_s = time.monotonic(), after_s
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="stuck", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def started(self, stage: str) -> None:
         self._hear(stage)
@@ -59,12 +50,11 @@ class Noticing:
     def _hear(self, stage: str | None) -> None:
         self._stage, self._heard, self._due_s = stage, time.monotonic(), self._after_s
 
-    def _listen(self) -> None:
-        while not self._ended.wait(self._after_s / 10):
-            silent_s, stage = time.monotonic() - self._heard, self._stage
-            if stage is not None and silent_s >= self._due_s:
-                self._due_s *= 2
-                self._inner.note(stage, f"nothing heard for {silent_s:.0f} s; {self._look()}")
+    def _notice(self) -> None:
+        silent_s, stage = time.monotonic() - self._heard, self._stage
+        if stage is not None and silent_s >= self._due_s:
+            self._due_s *= 2
+            self._inner.note(stage, f"nothing heard for {silent_s:.0f} s; {self._look()}")
 
 
 def seen() -> str:

@@ -17,7 +17,10 @@ FLOORS = [
         *("job", "jobfile", "schema", "bundle", "starter", "svg", "charts", "charts_search"),
         *("report", "report_view", "report_learning", "report_findings"),
     },
-    {"runs", "audit", "tracking", "progress", "files", "sessions", "journal", "stuck", "costs"},
+    {
+        *("runs", "audit", "tracking", "progress", "files", "sessions", "journal"),
+        *("stuck", "costs", "every"),
+    },
     {"data"},
     {"model"},
     {"deploy"},

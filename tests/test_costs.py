@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
@@ -47,6 +48,10 @@ def test_an_interrupted_part_is_added():
 def test_a_clusters_nodes_by_size_and_by_name(ray_cluster):
     @ray.remote(num_cpus=3)
     def working() -> list[Node]:
+        until = time.monotonic() + 30
+        # A node tells of what is reserved on it a moment later.
+        while not any(node.busy for node in costs.nodes()) and time.monotonic() < until:
+            time.sleep(0.1)
         return costs.nodes()
 
     labels = {"ray.io/node-group": "large", "ray.io/market-type": "spot"}
@@ -63,7 +68,7 @@ def test_a_cluster_that_does_not_answer_costs_no_run(ray_cluster, monkeypatch, c
         raise RuntimeError("no GCS")
 
     monkeypatch.setattr(ray, "nodes", lost)
-    with Meter() as meter:
+    with caplog.at_level(logging.WARNING), Meter() as meter:
         assert meter.told({}) == []
     assert "does not say which nodes it has: RuntimeError" in caplog.text
 
