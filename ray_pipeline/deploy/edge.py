@@ -55,38 +55,48 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = whole(send)
         if wrong := _wrong_headers(scope["headers"]):
             answer = error_response(wrong, path=scope["path"])
             await answer.send(send, head=scope["method"] == "HEAD")
             return
         scope["headers"] = [*scope["headers"], _NO_WATCH]
         refused = False
-        begun: Message | None = None
 
         async def rewritten(message: Message) -> None:
-            nonlocal refused, begun
+            nonlocal refused
             if refused:
                 return
-            if message["type"] == "http.response.start":
-                if message["status"] in _KINDS:
-                    headers = list(message["headers"])
-                    refused = any(value.startswith(_PLAIN) for _, value in headers)
-                if refused:
+            if message["type"] == "http.response.start" and message["status"] in _KINDS:
+                headers = list(message["headers"])
+                if any(value.startswith(_PLAIN) for _, value in headers):
+                    refused = True
                     await _refusal(message["status"], headers, scope["path"]).send(send)
-                else:
-                    begun = message
-                return
-            if begun is not None:
-                # Headers go with the body: of an answer that has begun no other can be given,
-                # should this process be killed between the two.
-                first, begun = begun, None
-                with written_at_once(send):
-                    await send(first)
-                    await send(message)
-                return
+                    return
             await send(message)
 
         await self._app(scope, receive, rewritten)
+
+
+def whole(send: Send) -> Send:
+    """`send`, by which headers go with the begin of the body: of an answer that has begun no other
+    can be given, should this process be killed between the two."""
+    begun: Message | None = None
+
+    async def sent(message: Message) -> None:
+        nonlocal begun
+        if message["type"] == "http.response.start":
+            begun = message
+            return
+        if begun is None:
+            await send(message)
+            return
+        first, begun = begun, None
+        with written_at_once(send):
+            await send(first)
+            await send(message)
+
+    return sent
 
 
 @contextmanager
