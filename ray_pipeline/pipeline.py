@@ -52,35 +52,35 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"no stage is called `{until}`", expected=", ".join(STAGES))
-    before: list[Record] = []  # what an interrupted part of the run had told of its costs
     with tracking.following(job.storage) as tracker:
 
         def told(ended: Run) -> None:
-            _add_costs(ended, meter, before)
-            ended.save()
             report.write(ended.record, ended.folder)
             tracker.log(ended.record, ended.folder)
 
         with costs.Meter() as meter, runs.opened(job, watcher, at_end=told) as current:
             current.record["report"] = str(current.folder / "report.html")
-            before += current.record.get("costs", ())
-            for stage in path(current):
-                _add_costs(current, meter, before)
-                if until and STAGES.index(stage.name) >= STAGES.index(until):
-                    break  # a job without that stage stops after the next
+            before = current.record.get("costs", ())  # of a part that was interrupted
+            try:
+                for stage in path(current):
+                    current.record["costs"] = meter.told(job.prices, before)
+                    if until and STAGES.index(stage.name) >= STAGES.index(until):
+                        break  # a job without that stage stops after the next
+            finally:
+                current.record["costs"] = meter.told(job.prices, before)
+                current.record["findings"] = [_costs(current)]
     return current.record
 
 
-def _add_costs(run: Run, meter: costs.Meter, before: list[Record]) -> None:
-    """What the run has had of the cluster by now."""
+def _costs(run: Run) -> Record:
+    """The report's section on what the run has had of the cluster."""
     job, record = run.job, run.record
-    record["costs"] = meter.told(job.prices, before)
     training: dict[str, float] = {}
     trained = next((one for one in run.stages if one.name == "train" and not one.cached), None)
     if trained and (planned := costs.planned_hours(job)):
         workers = trained.record.get("workers") or 1
         training = {"planned": planned, "used": workers * trained.seconds / 3600}
-    record["findings"] = [costs.finding(record["costs"], training)]
+    return costs.finding(record["costs"], training)
 
 
 def annotated(job: Job, wanted: Wanted, out: UPath, watcher: Watcher) -> Record:
