@@ -269,7 +269,7 @@ def test_the_next_model_is_searched_and_compared_with_this(ran, opened, folder):
         (["evaluate.gates={accuracy: {min: 0.5}}"], "evaluate.gates"),
     ],
 )
-def test_what_speaks_of_one_label_is_refused(folder, ray_cluster, settings, where):
+def test_what_speaks_of_one_label_is_refused(folder, settings, where):
     job = jobfile.read(folder / "job.yaml", settings)
     with pytest.raises(JobError) as raised:
         pipeline.checked(job, job.data)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
+import httpx
 import numpy as np
 
 from ray_pipeline.deploy.runtime import Predictor
@@ -57,3 +59,17 @@ def printed(process):
 
 def set_release(**settings):
     return [f"--set=release={json.dumps(STEPS | settings)}"]
+
+
+def replicas(site):
+    lines = httpx.get(f"{site.url}/metrics").text.splitlines()
+    found = [line for line in lines if line.startswith("ray_pipeline_replicas{")]
+    return int(float(found[0].split()[-1])) if found else None  # it is not known yet
+
+
+def waited(condition, seconds=240):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+    return found

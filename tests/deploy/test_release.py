@@ -159,7 +159,8 @@ def test_every_request_is_counted(site, released, row):
 
 
 def test_another_port_on_the_same_cluster_is_refused(site, released, classifier):
-    _, told = site.tried(classifier.bundle, port=free_ports(1)[0])
+    code, told = site.tried(classifier.bundle, port=free_ports(1)[0])
+    assert code == 1
     assert f"on port {site.port} already" in told
 
 

@@ -10,17 +10,9 @@ import httpx
 import pytest
 import spoiled_bundles
 from counting import load
-from releases import STEPS, cli, printed, set_release
+from releases import STEPS, cli, printed, set_release, waited
 
 from ray_pipeline.deploy import history
-
-
-def waited(condition, seconds=240):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.2)
-    return found
 
 
 def test_back_to_what_was_live_with_no_failed_request(site, live, classifier, rows, tmp_path):

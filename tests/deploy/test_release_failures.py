@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from counting import load
+from releases import replicas, waited
 from sites import Site
-from test_autoscaling import replicas, waited
 
 from ray_pipeline import cluster
 
