@@ -6,21 +6,37 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 
-def start_ray(**settings: Any) -> None:
-    """Start a Ray cluster on this machine that prints nothing, its workers no nicer to others than
-    the rivals' processes are, as `ray-pipeline up` has it; `ray.shutdown()` ends it."""
+def open_and_not_nice() -> None:
+    """Let Ray's processes that this one will start take no token, and be no nicer to others than
+    the rivals' processes are, as `ray-pipeline up` has it."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+
+
+def start_ray(**settings: Any) -> None:
+    """Start a Ray cluster on this machine that prints nothing; `ray.shutdown()` ends it."""
+    open_and_not_nice()
     import ray
 
     quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     ray.init(address="local", **quiet, **settings)
+
+
+def said_by(script: str, *arguments: object) -> dict[str, Any]:
+    """The JSON that a benchmark prints last, run as a process of its own; exits if it fails."""
+    command = [sys.executable, "-W", "ignore", script, *map(str, arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        sys.exit(ended.stderr)
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def hardware() -> str:

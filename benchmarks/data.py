@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 from _common import finish, start_ray
-from _flights import settings, written
+from _flights import prepared, written
 from _frames import RIVALS
 
 ROWS = 6_800_000
@@ -135,25 +135,13 @@ def with_ray(source: Path, out: Path) -> dict[str, Any]:
     started = time.monotonic() - begun
     time.sleep(SETTLING)
     cluster.warm()  # as `ray-pipeline run` does
-    from upath import UPath
-
-    from ray_pipeline.data import clean, collect, features
-
-    data = settings(source)
-    schema = collect.schema(data)
-    cleaned, prepared = UPath(out) / "clean", UPath(out) / "features"
-    cleaned.mkdir()
-    prepared.mkdir()
-    begun_cleaning = time.monotonic()
-    record = clean.write(data, schema, cleaned)
-    clean_s = time.monotonic() - begun_cleaning
-    features.write_sides({"train": cleaned / "rows"}, data, schema, prepared)
+    record = prepared(source, out)
     ended = time.monotonic()
     ray.shutdown()
     return {
         "rows_out": record["rows_out"],
         "seconds": ended - first - started - SETTLING,
-        "clean_s": clean_s,
+        "clean_s": record["clean_s"],
         "cluster_start_s": started,
     }
 

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import train
-from _common import finish, start_ray
-from _flights import settings, written
+from _common import finish, open_and_not_nice, said_by, start_ray
+from _flights import prepared, settings, written
 
 NETWORK = "mlp"
 FILE_ROWS = 100
@@ -59,11 +57,7 @@ def main() -> None:
 
 
 def in_its_own_process(what: str, count: int, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", what, str(count), str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    return said_by(__file__, "--one", what, count, folder)
 
 
 def prepare(_: int, folder: Path) -> dict[str, Any]:
@@ -73,8 +67,7 @@ def prepare(_: int, folder: Path) -> dict[str, Any]:
 @contextmanager
 def cluster_of(nodes: int) -> Iterator[None]:
     """A head without CPUs, and nodes with one each."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+    open_and_not_nice()
     import ray
     from ray.cluster_utils import Cluster
 
@@ -95,30 +88,10 @@ def nodes(count: int, folder: Path) -> dict[str, Any]:
     with cluster_of(count):
         prepared(folder / "flights", folder / f"first-{count}")
         begun = time.monotonic()
-        rows = prepared(folder / "flights", folder / f"nodes-{count}")
+        rows = prepared(folder / "flights", folder / f"nodes-{count}")["rows_in"]
         seconds = time.monotonic() - begun
-        model, training = train.settings(NETWORK, feed="memory", workers=count, cpus=1)
-        training = training.model_copy(update={"batch_size": count * training.batch_size})
-        record, history = train.trained(folder / NETWORK, model, training, lambda event: None)
-        epochs = [epoch["seconds"] for epoch in history[1:]]
-    samples = record["steps"] * training.batch_size
-    return {"rows_s": rows / seconds, "samples_s": samples / sorted(epochs)[len(epochs) // 2]}
-
-
-def prepared(source: Path, out: Path) -> int:
-    """Clean and prepare the flights; how many there were."""
-    from upath import UPath
-
-    from ray_pipeline.data import clean, collect, features
-
-    data = settings(source)
-    schema = collect.schema(data)
-    folders = [UPath(out) / name for name in ("clean", "features")]
-    for made in folders:
-        made.mkdir(parents=True)
-    record = clean.write(data, schema, folders[0])
-    features.write_sides({"train": folders[0] / "rows"}, data, schema, folders[1])
-    return int(record["rows_in"])
+        samples_s = statistics.median(train.samples_s(NETWORK, folder, workers=count))
+    return {"rows_s": rows / seconds, "samples_s": samples_s}
 
 
 def pieces(count: int, folder: Path) -> dict[str, Any]:

@@ -19,8 +19,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _common import finish, start_ray
+from _common import finish, said_by, start_ray
 from _tensors import epochs_of, prepared_rows, sides
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -81,13 +79,7 @@ def main() -> None:
 
 
 def in_its_own_process(what: str, name: str, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", what, "--models", name]
-    ended = subprocess.run(
-        [*command, "--features", str(folder)], capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    return said_by(__file__, "--one", what, "--models", name, "--features", folder)
 
 
 def prepare(name: str, folder: Path) -> dict[str, Any]:
@@ -204,12 +196,17 @@ def scaling(name: str, folder: Path) -> dict[str, Any]:
     start_ray(num_cpus=max(CORES, 2))
     time.sleep(SETTLING)
     for workers in (1, 2, 1, 2):
-        model, training = settings(name, feed="memory", workers=workers, cpus=1)
-        training = training.model_copy(update={"batch_size": workers * training.batch_size})
-        record, history = trained(folder / name, model, training, lambda event: None)
-        rows = record["steps"] * training.batch_size
-        found[str(workers)] += [rows / epoch["seconds"] for epoch in history[1:]]
+        found[str(workers)] += samples_s(name, folder, workers)
     return found
+
+
+def samples_s(name: str, folder: Path, workers: int) -> list[float]:
+    """Samples a second of each epoch but the first, with as many of the job's batches at once."""
+    model, training = settings(name, feed="memory", workers=workers, cpus=1)
+    training = training.model_copy(update={"batch_size": workers * training.batch_size})
+    record, history = trained(folder / name, model, training, lambda event: None)
+    rows = record["steps"] * training.batch_size
+    return [rows / epoch["seconds"] for epoch in history[1:]]
 
 
 def scaled(found: dict[str, dict[str, Any]], as_json: bool) -> None:

@@ -18,15 +18,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _common import finish, start_ray
+from _common import finish, said_by, start_ray
 from _tensors import epochs_of, prepared_rows, sides
 
 JOB = Path(__file__).parents[1] / "jobs" / "income.yaml"
@@ -91,12 +89,7 @@ def report(runs: dict[str, list[dict[str, Any]]], loss: float | None, as_json: b
 
 
 def in_its_own_process(name: str, features: str, seed: int) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--features", features]
-    command += ["--seed", str(seed)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    return said_by(__file__, "--one", name, "--features", features, "--seed", seed)
 
 
 def with_ray(features: str, seed: int) -> dict[str, Any]:

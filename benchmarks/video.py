@@ -17,7 +17,6 @@ import argparse
 import io
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _common import finish, start_ray
+from _common import finish, said_by, start_ray
 
 QUALITY = 90
 KEYS = ("frames_per_s", "seconds", "start_s")
@@ -74,13 +73,7 @@ def report(runs: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
 
 
 def in_its_own_process(name: str, folder: str, rate: float) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--folder", folder]
-    ended = subprocess.run(
-        [*command, "--rate", str(rate)], capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    return said_by(__file__, "--one", name, "--folder", folder, "--rate", rate)
 
 
 def timed(reading: Callable[[Path, float], int], folder: Path, rate: float) -> dict[str, Any]:
