@@ -14,6 +14,10 @@ SECONDS ?= 60
 # file's tests stay together, and one that crashes a process is tried in one more.
 TESTS ?= -n 2 --no-loadscope-reorder --max-worker-restart 2
 
+# Unless told not to by this variable, which images of Python set, a process keeps what it compiles
+# of the packages; without it each would compile them anew for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: .venv/demo
 	$(BIN)/python jobs/fetch.py adult
 	$(BIN)/ray-pipeline run jobs/income.yaml --set storage=$(abspath $(STORAGE)) --set serve.port=$(PORT)
