@@ -84,6 +84,7 @@ def down() -> bool:
         running = record()
         if running is not None:
             _stop(running)
+            shutil.rmtree(_temporary(running["mark"]), ignore_errors=True)
         _record_path().unlink(missing_ok=True)
         return running is not None
 
@@ -160,7 +161,8 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
     mark, token = secrets.token_hex(4), state_folder() / "ray_token"
     write_private(token, secrets.token_hex(32))
     access = _access({"token": str(token)})
-    serving = fast_path.environment(_temporary() / mark)
+    folder = _temporary(mark)
+    serving = fast_path.environment(folder)
     environment = {**ENVIRONMENT, **os.environ, **serving, **access, _MARK: mark}
     environment.pop("RAY_ADDRESS", None)
     # A submitted job is begun with `python`: this one, whether or not its folder is on the path.
@@ -171,7 +173,7 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
     log = state_folder() / "cluster.log"
     with log.open("wb") as output:
         head = subprocess.Popen(  # noqa: S603 - our own arguments
-            _command(port, cpus, page),
+            _command(port, cpus, page, folder),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -193,13 +195,15 @@ def _started(port: int, cpus: int | None, jobs: bool) -> dict[str, Any]:
         _stop(made)
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
         raise ClusterError(
-            "Ray did not start:\n" + "\n".join(last), where=str(log), hint="the log has all of it"
+            "Ray did not start:\n" + "\n".join(last),
+            where=str(log),
+            hint=f"the log has all of it; those of Ray's processes are in {folder}",
         )
     write_private(_record_path(), json.dumps(made, indent=2) + "\n")
     return made
 
 
-def _command(port: int, cpus: int | None, page: int | None) -> list[str]:
+def _command(port: int, cpus: int | None, page: int | None, folder: Path) -> list[str]:
     agent, client = ports.free_ports(2)
     options = {
         "port": port,
@@ -208,7 +212,8 @@ def _command(port: int, cpus: int | None, page: int | None) -> list[str]:
         "min-worker-port": 0,
         "max-worker-port": 0,
         "ray-client-server-port": client,
-        "temp-dir": _temporary(),
+        # Ray keeps there the address at which a submitted job finds its cluster.
+        "temp-dir": folder,
         # Its ten processes cost 4 seconds and a gigabyte; the Jobs API and Ray's page go with it.
         "include-dashboard": "false" if page is None else "true",
         "include-log-monitor": "false",
@@ -222,13 +227,13 @@ def _command(port: int, cpus: int | None, page: int | None) -> list[str]:
     return [ray, "start", "--head", "--disable-usage-stats", *flags]
 
 
-def _temporary() -> Path:
-    """Ray's logs and sockets. Short, for a socket's path may have 107 characters."""
+def _temporary(mark: str) -> Path:
+    """A cluster's logs and sockets. Short, for a socket's path may have 107 characters."""
     folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / f"rp_{os.getuid()}"  # noqa: S108
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise ClusterError("the folder is another user's", where=str(folder), hint="remove it")
-    return folder
+    return folder / mark
 
 
 def _access(running: dict[str, Any]) -> dict[str, str]:
@@ -263,7 +268,6 @@ def _stop(running: dict[str, Any]) -> None:
     """End every process of the cluster."""
     if processes(running):
         sessions.end(running["pid"])
-    shutil.rmtree(_temporary() / running["mark"], ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -79,7 +79,6 @@ def living(pids):
 def test_up_connect_and_down_leaving_nothing(home):
     record = cluster.up(cpus=2)
     assert cluster.up() == record, "a second `up` starts nothing"
-    assert record["seconds"] < 40
     assert json.loads((home / "cluster.json").read_text()) == record
     assert (home / "ray_token").stat().st_mode & 0o077 == 0
 

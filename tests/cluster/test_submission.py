@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sites import Site
 
-from ray_pipeline import submission
+from ray_pipeline import cluster, submission
 from ray_pipeline.errors import ClusterError, UsageError
 
 JOB = """
@@ -149,6 +150,18 @@ def test_it_is_stopped_and_goes_on_when_it_is_submitted_again(shop):
     assert [run["run"] for run in shop.runs()] == [result["run"]]
     shown, _ = ended(shop.begun("status", result["submission"], "--json"))
     assert (shown["status"], shown["exit_code"]) == ("succeeded", 0)
+
+
+def test_a_cluster_that_is_started_beside_gets_no_job_of_this_one(shop, tmp_path_factory):
+    beside = Site(tmp_path_factory.mktemp("beside"))
+    with beside.at_home(), pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_MODE")
+        cluster.up(cpus=1)
+    try:
+        result, _ = ended(shop.submit("--follow"))
+        assert result["status"] == "succeeded"
+    finally:
+        beside.down()
 
 
 def test_a_job_that_is_wrong_ends_as_run_does(shop):
