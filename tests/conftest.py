@@ -22,6 +22,9 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 # Small networks gain nothing by a second thread, and two test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Ray's workers let every other program of the machine go first, such as the other test process.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 MARK = "TESTED_BY"
 """A variable whose value tells the processes of one session of tests from all others."""
 
