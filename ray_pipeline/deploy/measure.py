@@ -22,7 +22,7 @@ from ray_pipeline.deploy import graph, runtime, texts
 from ray_pipeline.errors import GateRefused
 from ray_pipeline.model import compress
 from ray_pipeline.model.compress import Candidate, Columns, Predict
-from ray_pipeline.model.feed import dataset, matrices
+from ray_pipeline.model.feed import matrices, row_groups
 from ray_pipeline.model.multilabel import best_thresholds
 from ray_pipeline.schema import Schema
 
@@ -123,11 +123,7 @@ def calibration(features: UPath) -> Iterator[dict[str, NDArray[Any]]]:
 
     They come from row groups that are spread over the files, and no more than those is read.
     """
-    groups = [
-        group
-        for fragment in dataset(features / "train").get_fragments()
-        for group in fragment.split_by_row_group()
-    ]
+    groups = row_groups(features / "train")
     wanted = CALIBRATION_ROWS // CALIBRATION_BATCH
     spread = np.linspace(0, len(groups) - 1, min(wanted, len(groups))).astype(int)
     for index in spread:

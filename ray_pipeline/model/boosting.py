@@ -20,7 +20,7 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import JobError, PipelineError, TrainingError
 from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, loop, trees, worker
-from ray_pipeline.model.feed import Matrices, dataset, matrices
+from ray_pipeline.model.feed import Matrices, dataset, matrices, row_groups
 
 if TYPE_CHECKING:
     import lightgbm
@@ -215,8 +215,7 @@ def _rows(setup: worker.Setup, rank: int, world: int) -> tuple[Matrices, Matrice
         data = worker.held(setup)
         own = {name: values[rank::world] for name, values in data["train"].items()}
         return own, data["train"], data["validation"]
-    found = dataset(setup.features / "train")
-    groups = [group for part in found.get_fragments() for group in part.split_by_row_group()]
+    found, groups = dataset(setup.features / "train"), row_groups(setup.features / "train")
     if len(groups) < world:  # told on every worker: the others would wait for one without rows
         raise TrainingError(
             f"{len(groups)} row groups cannot be shared by {world} workers",

@@ -1,18 +1,16 @@
 """Prepared rows to a worker's training batches and validation chunks.
 
-`memory` holds the matrices and takes rows by index; `stream` reads them again each epoch.
+`MemoryFeed` holds the matrices and takes rows by index; one that reads them is in `stream.py`.
 """
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import pyarrow as pa
 import pyarrow.dataset as pads
 import torch
 from torch import Tensor
@@ -20,9 +18,9 @@ from upath import UPath
 
 from ray_pipeline.data.matrices import INPUTS, Matrices, matrices
 from ray_pipeline.errors import TrainingError
-from ray_pipeline.model.batches import CHUNK, POOL, bucketed, chunks, lengths, trimmed
+from ray_pipeline.model.batches import bucketed, chunks, lengths, trimmed
 
-__all__ = ["Feed", "Matrices", "MemoryFeed", "Place", "Rows", "StreamFeed", "dataset", "matrices"]
+__all__ = ["Feed", "Matrices", "MemoryFeed", "Place", "Rows", "dataset", "matrices"]
 
 
 class Mixed(NamedTuple):
@@ -102,7 +100,7 @@ class MemoryFeed:
         own = slice(place.rank, None, place.world)
         self.held_out = rows(validation).mapped(itemgetter(own)).to(place.device)
         self.total = len(self.train.label)
-        self.share, self.steps = _shared(self.total, batch_size, place.world)
+        self.share, self.steps = shared(self.total, batch_size, place.world)
         tokens = self.train.inputs.get("tokens")
         self.lengths = None if tokens is None else lengths(tokens)
 
@@ -117,45 +115,18 @@ class MemoryFeed:
             yield taken(self.train, order[first : first + self.share])
 
     def validation(self) -> Iterator[Rows]:
-        yield from _chunked(self.held_out)
-
-
-class StreamFeed:
-    """Parquet files that are read again each epoch: Ray Data's shard for training, the worker's
-    own row groups for validation (an equal split would drop rows).
-
-    A row is mixed among those of POOL batches. Rows left over at the end of an epoch are few.
-    """
-
-    def __init__(self, shard: Any, features: UPath, batch_size: int, place: Place) -> None:
-        self.shard, self.features, self.place = shard, features, place
-        total = dataset(features / "train").count_rows()
-        self.share, self.steps = _shared(total, batch_size, place.world)
-
-    def training(self, epoch: int, start: int = 0) -> Iterator[Rows]:
-        generator = torch.Generator().manual_seed(self.place.seed * 1_000_003 + epoch)
-        pools = self.shard.iter_batches(batch_size=POOL * self.share, batch_format="pyarrow")
-        mixed = (_mixed(rows(matrices(pool)), self.share, generator) for pool in pools)
-        batches = itertools.chain.from_iterable(mixed)
-        for batch in itertools.islice(batches, start, self.steps):
-            yield batch.to(self.place.device)
-
-    def validation(self) -> Iterator[Rows]:
-        groups = [
-            group
-            for fragment in dataset(self.features / "validation").get_fragments()
-            for group in fragment.split_by_row_group()
-        ]
-        for group in groups[self.place.rank :: self.place.world]:
-            for batch in group.to_batches(batch_size=CHUNK):
-                held_out = rows(matrices(pa.Table.from_batches([batch])))
-                for chunk in _chunked(held_out):
-                    yield chunk.to(self.place.device)
+        yield from chunked(self.held_out)
 
 
 def dataset(folder: UPath) -> pads.Dataset:
     """The parquet files of a folder, on any file system."""
     return pads.dataset(folder.path, filesystem=folder.fs, format="parquet")
+
+
+def row_groups(folder: UPath) -> list[pads.ParquetFileFragment]:
+    """The row groups of a folder's files, each of which can be read for itself."""
+    found = dataset(folder).get_fragments()
+    return [group for fragment in found for group in fragment.split_by_row_group()]
 
 
 def rows(arrays: Matrices) -> Rows:
@@ -169,7 +140,8 @@ def rows(arrays: Matrices) -> Rows:
         )
 
 
-def _chunked(held_out: Rows) -> Iterator[Rows]:
+def chunked(held_out: Rows) -> Iterator[Rows]:
+    """Validation rows, as many at a time as fit into memory."""
     for places, inputs in chunks(held_out.inputs) if len(held_out.label) else ():
         yield Rows(inputs, held_out.label[places])
 
@@ -180,22 +152,12 @@ def taken(held: Rows, index: Tensor) -> Rows:
     return batch._replace(inputs=trimmed(batch.inputs))
 
 
-def _mixed(pool: Rows, size: int, generator: torch.Generator) -> Iterator[Rows]:
-    """A pool's rows in batches of `size`, in an order drawn, texts among others of their length.
+def shared(total: int, batch_size: int, world: int) -> tuple[int, int]:
+    """Rows of a worker's batch, and steps of an epoch.
 
-    Rows are mixed here, not by Ray Data: it would take them from its buffer a batch at a time,
-    column by column, which costs more than a small network's whole step.
+    Raises:
+        TrainingError: a step has fewer rows than there are workers.
     """
-    order = torch.randperm(len(pool.label), generator=generator)
-    if "tokens" in pool.inputs:
-        order = bucketed(order, lengths(pool.inputs["tokens"]), size, generator)
-    for index in torch.split(order, size):
-        if len(index) == size:
-            yield taken(pool, index)
-
-
-def _shared(total: int, batch_size: int, world: int) -> tuple[int, int]:
-    """Rows of a worker's batch, and steps of an epoch."""
     share = min(batch_size, total) // world
     if share == 0:
         raise TrainingError(

@@ -12,10 +12,8 @@ from typing import Any, Literal
 
 import pyarrow.fs as pafs
 import ray
-import ray.data
 import ray.train
-from ray.data import ExecutionOptions
-from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -135,16 +133,10 @@ def _written(setup: worker.Setup, out: UPath) -> Record:
 
 def _fitted(setup: worker.Setup, workers: Workers) -> Record:
     train = setup.train
-    sets: dict[str, Any] = {}
-    grown = setup.model.name == "trees"  # LightGBM's workers read the rows themselves
-    if setup.feed == "stream" and not grown:
-        source = setup.features / "train"
-        sets["train"] = ray.data.read_parquet(source.path, filesystem=arrow_filesystem(source))
+    grown = setup.model.name == "trees"
     trainer = _trainer_class(grown)(
         boosting.work if grown else worker.work,
         train_loop_config={"setup": setup},
-        datasets=sets,
-        dataset_config=DataConfig(execution_options=ExecutionOptions(preserve_order=True)),
         scaling_config=_scaling(train, workers),
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:8]}",

@@ -17,9 +17,10 @@ from ray_pipeline.data.statistics import Statistics
 from ray_pipeline.errors import PipelineError
 from ray_pipeline.job import Model, Train
 from ray_pipeline.model import checkpoints, loop, memory, strategy, zoo
-from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place, StreamFeed
+from ray_pipeline.model.feed import Feed, Matrices, MemoryFeed, Place
 from ray_pipeline.model.losses import Teacher, part_loss
 from ray_pipeline.model.strategy import Engine
+from ray_pipeline.model.stream import StreamFeed
 
 Record = dict[str, Any]
 
@@ -185,7 +186,7 @@ def _strategy(setup: Setup, network: nn.Module, feed: Feed) -> str:
 def _feed(setup: Setup, place: Place) -> Feed:
     size = setup.train.batch_size
     if setup.feed == "stream":
-        return StreamFeed(ray.train.get_dataset_shard("train"), setup.features, size, place)
+        return StreamFeed(setup.features, size, place)
     data = held(setup)
     return MemoryFeed(data["train"], data["validation"], size, place)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from upath import UPath
 
 from ray_pipeline.data.statistics import (
@@ -61,6 +62,16 @@ def table_of(numbers: np.ndarray, categories: np.ndarray, label: np.ndarray) -> 
         return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
     return pa.table({"numbers": lists(numbers), "categories": lists(categories), "label": label})
+
+
+def lines(batches) -> np.ndarray:
+    """Batches as one sorted array, a line for each row."""
+    parts = [
+        torch.cat([b.inputs["numbers"], b.inputs["categories"], b.label[:, None]], 1).numpy()
+        for b in batches
+    ]
+    whole = np.concatenate(parts)
+    return whole[np.lexsort(whole.T)]
 
 
 class Written(Statistics):

@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import prepared_rows
 import pytest
-import ray
 import torch
+from prepared_rows import lines
 from upath import UPath
 
 from ray_pipeline.errors import TrainingError
-from ray_pipeline.model.feed import MemoryFeed, Place, StreamFeed, dataset, matrices, rows
+from ray_pipeline.model.feed import MemoryFeed, Place, dataset, matrices, rows
+from ray_pipeline.model.stream import StreamFeed
 
 CPU = torch.device("cpu")
 
@@ -21,16 +22,6 @@ def features(tmp_path_factory):
 def memory(features, world=1, rank=0, batch_size=64, seed=3):
     sides = [matrices(dataset(features / side).to_table()) for side in ("train", "validation")]
     return MemoryFeed(*sides, batch_size, Place(rank, world, CPU, seed))
-
-
-def lines(batches):
-    """Batches as one sorted array, a line for each row."""
-    parts = [
-        torch.cat([b.inputs["numbers"], b.inputs["categories"], b.label[:, None]], 1).numpy()
-        for b in batches
-    ]
-    whole = np.concatenate(parts)
-    return whole[np.lexsort(whole.T)]
 
 
 def test_an_epoch_passes_each_row_at_most_once(features):
@@ -61,19 +52,10 @@ def test_validation_is_every_row_once(features, world):
     expected = lines([rows(matrices(table))])
     shards = [list(memory(features, world, rank).validation()) for rank in range(world)]
     np.testing.assert_array_equal(lines([b for shard in shards for b in shard]), expected)
-    streams = [StreamFeed(None, features, 64, Place(r, world, CPU, 0)) for r in range(world)]
+    streams = [StreamFeed(features, 64, Place(r, world, CPU, 0)) for r in range(world)]
     streamed = [list(stream.validation()) for stream in streams]
     np.testing.assert_array_equal(lines([b for shard in streamed for b in shard]), expected)
     assert all(streamed)
-
-
-def test_a_stream_gives_the_same_rows_as_memory(features, ray_cluster):
-    shard = ray.data.read_parquet(str(features / "train")).iterator()
-    stream = StreamFeed(shard, features, 60, Place(0, 1, CPU, 0))
-    batches = list(stream.training(0))
-    assert [len(batch.label) for batch in batches] == [60] * 10
-    expected = rows(matrices(dataset(features / "train").to_table()))
-    np.testing.assert_array_equal(lines(batches), lines([expected]))
 
 
 def test_more_workers_than_rows_is_an_error(features):

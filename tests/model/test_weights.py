@@ -9,14 +9,14 @@ import prepared_rows
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from torch.nn.functional import cross_entropy, mse_loss
 from upath import UPath
 
 from ray_pipeline.job import Model, Range, Train, Tune
 from ray_pipeline.model import losses, train, tune
-from ray_pipeline.model.feed import MemoryFeed, Place, Rows, StreamFeed, dataset, matrices
+from ray_pipeline.model.feed import MemoryFeed, Place, Rows, dataset, matrices
+from ray_pipeline.model.stream import StreamFeed
 
 PLACE = Place(0, 1, torch.device("cpu"), 3)
 CLASSES = prepared_rows.statistics()
@@ -52,11 +52,10 @@ def assert_own_weights(batches):
         np.testing.assert_array_equal(batch.weight.numpy(), expected)
 
 
-def test_each_row_keeps_its_weight_in_memory_and_in_a_stream(features, ray_cluster):
+def test_each_row_keeps_its_weight_in_memory_and_in_a_stream(features):
     sides = [matrices(dataset(features / side).to_table()) for side in ("train", "validation")]
     memory = MemoryFeed(*sides, 60, PLACE)
-    shard = ray.data.read_parquet(str(features / "train")).iterator()
-    stream = StreamFeed(shard, features, 60, PLACE)
+    stream = StreamFeed(features, 60, PLACE)
     for feed in (memory, stream):
         batches = list(feed.training(1))
         assert len(batches) == 10
