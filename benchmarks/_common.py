@@ -15,9 +15,10 @@ from typing import Any
 
 
 def open_and_not_nice() -> None:
-    """Let Ray's processes that this one will start take no token, and be no nicer to others than
-    the rivals' processes are, as `ray-pipeline up` has it."""
+    """Let Ray's processes that this one will start take no token, count nothing for Ray's makers,
+    and be no nicer to others than the rivals' processes are, as `ray-pipeline up` has it."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
 
 

@@ -119,6 +119,8 @@ def connect(start: bool = True) -> None:
         return
     # Without a mode Ray decides by the files it finds in the home folder.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Ray Data would count for its makers what is run: by an actor, and a thread that asks a server.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         running = up() if start else record()

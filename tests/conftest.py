@@ -24,6 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Ray's workers let every other program of the machine go first, such as the other test process.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# As `cluster.connect` has it. The thread that Ray Data would start parses code to show its errors;
+# Python 3.11 does that in one thread at a time only, and tests do it too.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 MARK = "TESTED_BY"
 """A variable whose value tells the processes of one session of tests from all others."""
