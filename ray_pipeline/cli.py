@@ -160,7 +160,7 @@ def _add_serving(command: Command) -> None:
     opening.add_argument(
         "--scope",
         action="append",
-        choices=("predict", "metrics", "admin"),
+        choices=("predict", "metrics", "feedback", "admin"),
         help="what it opens, and others so named (predict)",
     )
     opening.add_argument(

@@ -245,7 +245,7 @@ def _deployed(
         yield (exported := run.stage("engines", engines.write, *asked, depends=kinds))
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
-    live = run.act("deploy", release.deploy, bundle, job.name, job.serve)
+    live = run.act("deploy", release.deploy, bundle, job.name, job.served)
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
     yield live
 

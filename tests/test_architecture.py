@@ -24,6 +24,7 @@ FLOORS = [
     {"data"},
     {"model"},
     {"deploy"},
+    {"watch"},
     {"pipeline", "path", "cluster", "payload", "submission", "driver"},
     {"commands", "commands_cluster", "commands_release"},
     {"cli"},

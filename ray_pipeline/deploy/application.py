@@ -104,7 +104,8 @@ def run_beside(release: Release, settings: Serve, gpus: float, name: str) -> Non
         ClusterError: no replica starts.
     """
     replicas = settings.replicas.model_copy(update={"min": max(1, settings.replicas.min)})
-    beside = settings.model_copy(update={"replicas": replicas})
+    # What it answers is not logged: requests of which it gets copies would be twice.
+    beside = settings.without("log").model_copy(update={"replicas": replicas})
     # It lets nobody in: whose requests it gets was looked at by the version that sends them.
     application = _application({**release, "name": name, "keyring": None}, beside, gpus)
     target = serve.RunTarget(application, name=name, route_prefix=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -34,6 +34,12 @@ class Counts(TypedDict):
     """Rows unlike the training rows."""
     flags: dict[str, int]
     """The same by column; a row may be flagged for several."""
+    logged: int
+    """Rows that the request log has."""
+    log_left_out: int
+    """Rows that it was to have, and that there was no room or no storage for."""
+    labels: int
+    """Labels that were told afterwards."""
 
 
 def no_counts() -> Counts:
@@ -45,6 +51,9 @@ def no_counts() -> Counts:
         "buckets": [0] * (len(BOUNDS) + 1),
         "flagged": 0,
         "flags": {},
+        "logged": 0,
+        "log_left_out": 0,
+        "labels": 0,
     }
 
 
@@ -55,6 +64,9 @@ def add(total: Counts, more: Counts) -> None:
     for column, count in more["flags"].items():
         total["flags"][column] = total["flags"].get(column, 0) + count
     total["flagged"] += more["flagged"]
+    total["logged"] += more["logged"]
+    total["log_left_out"] += more["log_left_out"]
+    total["labels"] += more["labels"]
     total["rows"] += more["rows"]
     total["seconds"] += more["seconds"]
     total["buckets"] = [a + b for a, b in zip(total["buckets"], more["buckets"], strict=True)]
@@ -93,6 +105,18 @@ class Counters:
             counts[flag.column] = counts.get(flag.column, 0) + 1
         self._counts["flagged"] += len({flag.row for flag in flags})
 
+    def kept(self, rows: int) -> None:
+        """Count rows that the request log has."""
+        self._counts["logged"] += rows
+
+    def left_out(self, rows: int) -> None:
+        """Count rows that the request log was to have and has not."""
+        self._counts["log_left_out"] += rows
+
+    def labelled(self, labels: int) -> None:
+        """Count labels that were told afterwards."""
+        self._counts["labels"] += labels
+
     def recent(self) -> dict[str, Any]:
         """How this replica does: requests since it began, and how long the latest took."""
         latest = sorted(self._latest)
@@ -127,9 +151,17 @@ def exposition(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
 def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for suffix, kind, meaning, samples in (
         ("requests_total", "counter", "Requests answered, by HTTP status.", _requests),
-        ("rows_total", "counter", "Rows predicted.", _rows),
-        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _flagged),
+        ("rows_total", "counter", "Rows predicted.", _of("rows")),
+        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _of("flagged")),
         ("flags_total", "counter", "The columns that rows were flagged for.", _flags),
+        ("logged_rows_total", "counter", "Rows in the request log.", _of("logged")),
+        (
+            "log_left_out_rows_total",
+            "counter",
+            "Rows that the request log had no room or no storage for.",
+            _of("log_left_out"),
+        ),
+        ("feedback_labels_total", "counter", "Labels that were told afterwards.", _of("labels")),
         ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
         ("in_flight", "gauge", "Requests being answered.", _in_flight),
         ("replicas", "gauge", "Replicas that are running.", _replicas),
@@ -151,12 +183,13 @@ def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
         yield f'{{{label},code="{status}"}}', count
 
 
-def _rows(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["counts"]["rows"]
+def _of(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    """Samples of a count that has no further label."""
 
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        yield f"{{{label}}}", figures["counts"][what]
 
-def _flagged(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["counts"]["flagged"]
+    return samples
 
 
 def _flags(label: str, figures: Mapping[str, Any]) -> Samples:
