@@ -26,7 +26,7 @@ FLOORS = [
     {"deploy"},
     {"watch"},
     {"pipeline", "path", "cluster", "payload", "submission", "driver"},
-    {"commands", "commands_cluster", "commands_release"},
+    {"commands", "commands_cluster", "commands_release", "commands_watch"},
     {"cli"},
 ]
 

@@ -67,8 +67,55 @@ class Drift(Settings):
     )
 
 
+class Window(Settings):
+    """What a challenger learns from and is judged on: files of the source, in their names' order.
+
+    Names are to rise with time, as dates do.
+    """
+
+    files: int | None = Field(
+        None, ge=1, description="Newest files that it learns from; all that are older if absent."
+    )
+    judge: int = Field(
+        1, ge=1, description="Files that are newer still, which neither model has seen."
+    )
+
+
+class Judge(Settings):
+    """When a challenger takes over, and which data it may not learn from."""
+
+    metric: str | None = Field(
+        None,
+        description="By which the two are compared: accuracy or rmse if absent. The whole interval "
+        "of the difference has to be on the better side (`evaluate.bootstrap`, rows in pairs).",
+    )
+    min_gain: float = Field(0, ge=0, description="By how much it has to be better.")
+    max_label_psi: float = Field(
+        0.25,
+        gt=0,
+        description="Population stability index of the labels of the new files, above which they "
+        "are not believed.",
+    )
+
+
 class Watch(Settings):
     """What is kept of an endpoint's requests, and what is made of it."""
 
     log: Log | None = Field(None, description="`{}` keeps a sample, with the defaults below.")
     drift: Drift = Drift()
+    window: Window = Window()
+    judge: Judge = Judge()
+    every_s: float = Field(300, gt=0, description="How often `watch` looks, without `--once`.")
+    new_files: int | None = Field(
+        1,
+        ge=1,
+        description="So many files that the model has not seen start a run; null: no number does.",
+    )
+    every_days: float | None = Field(
+        None, gt=0, description="So does a model that is older, if there is a new file."
+    )
+    max_runs: int = Field(4, ge=1, description="Runs in 24 hours.")
+    approve: bool = Field(
+        False,
+        description="A challenger that is better waits for a person's `ray-pipeline promote`.",
+    )

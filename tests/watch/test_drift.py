@@ -54,12 +54,12 @@ def referred(columns, rng):
     )
 
 
-def asked(rng, settings=Drift(), rows=800, wrong=0.2, **changed):
+def asked(rng, rows=800, wrong=0.2, **changed):
     """What a look at rows is asked, beside the reference of others; both are drawn anew."""
     said = pa.array(rng.choice(["no", "yes"], rows, p=[0.8, 0.2]))
     losses = (rng.random(rows) < wrong).astype(float)
     expected = referred(drawn(rng, 2000), rng)
-    return expected, drawn(rng, rows, **changed), settings, said, losses
+    return expected, drawn(rng, rows, **changed), Drift(), said, losses
 
 
 LOOKS = 200
