@@ -19,6 +19,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 _LATEST = 1000
+_DRIFT = "How far a column is from what the model was made for, by question (docs/watching.md)."
 
 
 class Counts(TypedDict):
@@ -162,6 +163,16 @@ def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             _of("log_left_out"),
         ),
         ("feedback_labels_total", "counter", "Labels that were told afterwards.", _of("labels")),
+        ("drift_size", "gauge", _DRIFT, _drifts("size")),
+        ("drift_chance", "gauge", "The chance of that where nothing drifts.", _drifts("chance")),
+        ("drift_bound", "gauge", "The size from which on it is an alarm.", _drifts("bound")),
+        ("drift_alarms", "gauge", "Alarms of the latest look.", _watched("alarms")),
+        (
+            "drift_look_timestamp_seconds",
+            "gauge",
+            "When `watch` has last looked.",
+            _watched("looked"),
+        ),
         ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
         ("in_flight", "gauge", "Requests being answered.", _in_flight),
         ("replicas", "gauge", "Replicas that are running.", _replicas),
@@ -183,6 +194,25 @@ def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
         yield f'{{{label},code="{status}"}}', count
 
 
+def _drifts(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    """Samples of what was found of each column."""
+
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        for one in figures.get("watched", {}).get("findings", ()):
+            where = f'column="{_shown(one["column"])}",question="{one["question"]}"'
+            yield f"{{{label},{where}}}", one[what]
+
+    return samples
+
+
+def _watched(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        if what in (watched := figures.get("watched", {})):
+            yield f"{{{label}}}", watched[what]
+
+    return samples
+
+
 def _of(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
     """Samples of a count that has no further label."""
 
@@ -194,8 +224,12 @@ def _of(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
 
 def _flags(label: str, figures: Mapping[str, Any]) -> Samples:
     for column, count in sorted(figures["counts"]["flags"].items()):
-        shown = column.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        yield f'{{{label},column="{shown}"}}', count
+        yield f'{{{label},column="{_shown(column)}"}}', count
+
+
+def _shown(value: str) -> str:
+    """A label's value as Prometheus' text has it."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _seconds(label: str, figures: Mapping[str, Any]) -> Samples:

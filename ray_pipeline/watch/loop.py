@@ -101,9 +101,7 @@ class Watching:
         if opened:
             decision["live"] = {"bundle": str(live), "version": opened.manifest.version}
         self.decisions.looked(decision)
-        counted = {"alarms": len(seen.alarms) if seen else 0, "action": decision["action"]}
-        findings = seen.record()["findings"] if seen else []
-        self._endpoint.told({"findings": findings, "at": decision["created"], **counted})
+        self._endpoint.told(_figures(seen))
         if decision["action"] == "nothing":
             decision["outcome"] = "nothing"
         elif decision["action"] == "refuse" and self._is_repeated(decision):
@@ -272,6 +270,15 @@ class Watching:
             decision["verdict"] = why
         self.decisions.save(decision)
         return decision
+
+
+def _figures(seen: Look | None) -> dict[str, Any]:
+    """What `/metrics` shows of a look."""
+    now = round(datetime.now(UTC).timestamp(), 3)
+    if seen is None:
+        return {"looked": now}
+    record = seen.record()
+    return {"looked": now, "findings": record["findings"], "alarms": len(seen.alarms)}
 
 
 def _is_of(decision: Decision, entry: Entry) -> bool:
