@@ -97,7 +97,9 @@ def fitted(
     if statistics.task not in ("classification", "regression"):
         return found
     classes = statistics.label.classes
-    truth, said = (labels[:_ROWS], outputs[:_ROWS])
+    truth, said = labels[:_ROWS], outputs[:_ROWS]
+    told: Distribution
+    true: Distribution
     if classes is None:
         losses = np.abs(said.astype(float) - truth)
         told, true = numbers(said.astype(float)), numbers(truth.astype(float))

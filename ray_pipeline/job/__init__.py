@@ -158,6 +158,17 @@ class Job(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rows_kept_no_longer_than_they_may(self) -> Job:
+        days = self.data.privacy.retention_days if self.data.privacy else None
+        log = self.watch.log if self.watch else None
+        if days is not None and log is not None and log.max_age_days > days:
+            raise ValueError(
+                f"watch.log.max_age_days: {log.max_age_days:g}, and data.privacy.retention_days "
+                f"allows {days}"
+            )
+        return self
+
     @property
     def served(self) -> Serve:
         """`serve`, with the log that `watch` asks for."""

@@ -235,7 +235,8 @@ def _binned(
     """Both counts in about _BINS bins that hold as many rows of the reference each."""
     wanted = rows * np.arange(1, _BINS) / _BINS
     at = np.unique(np.searchsorted(below, wanted).clip(max=len(below) - 1))
-    return tuple(
+    made = [
         np.diff(np.concatenate([[0], counts[at], [total]]))
         for counts, total in ((below, rows), (other, others))
-    )
+    ]
+    return made[0], made[1]

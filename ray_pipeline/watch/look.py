@@ -79,7 +79,10 @@ def losses(labelled: pa.Table, predicted: Any, named: bool) -> NDArray[np.float6
     if named:
         wrong = pc.not_equal(labelled["label"], predicted)
         return np.asarray(pc.fill_null(wrong, True), float)
-    return np.abs(np.asarray(labelled["label"], float) - np.asarray(predicted, float))
+    apart: NDArray[np.float64] = np.abs(
+        np.asarray(labelled["label"], float) - np.asarray(predicted, float)
+    )
+    return apart
 
 
 def inputs(table: pa.Table) -> pa.Table:

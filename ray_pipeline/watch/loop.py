@@ -85,6 +85,8 @@ class Watching:
             waiting = self.decisions.waiting()
             if waiting is None:
                 return None
+            if waiting.get("live", {}).get("bundle") != self._endpoint.live():
+                return self._ended(waiting, "refused", "another version is live by now")
             waiting["outcome"] = None
             waiting["approved"] = True
             self.decisions.save(waiting)
@@ -99,7 +101,9 @@ class Watching:
         if seen:
             decision["look"] = seen.record()
         if opened:
-            decision["live"] = {"bundle": str(live), "version": opened.manifest.version}
+            manifest = opened.manifest
+            told = {"version": manifest.version, "digest": manifest.digest}
+            decision["live"] = {"bundle": str(live), **told}
         self.decisions.looked(decision)
         self._endpoint.told(_figures(seen))
         if decision["action"] == "nothing":
@@ -121,10 +125,14 @@ class Watching:
     def _choice(self, opened: Bundle | None, seen: Look | None) -> Decision:
         if opened and seen and (why := self._before_is_better(seen)):
             return decisions.made("rollback", [why])
-        chosen = window.chosen(self._job.data.source, self._watch.window, self._seen(opened))
+        known = self._seen(opened)
+        chosen = window.chosen(self._job.data.source, self._watch.window, known)
         why = self._triggers(opened, seen, chosen)
         if not why:
             return decisions.made("nothing", ["all is as it was"])
+        if opened and not known:
+            what = "what the live model has learned from is not known: a `run` here has not made it"
+            return decisions.made("nothing", [*why, what])
         if cannot := self._impossible(opened, chosen):
             return decisions.made("nothing", [*why, cannot])
         if (count := self.decisions.runs_today()) >= self._watch.max_runs:

@@ -40,7 +40,8 @@ def check(job: Job) -> None:
 
 
 def chosen(source: Source, settings: Window, seen: Collection[str]) -> Files:
-    """The files as they are now, of which the live model has seen some.
+    """The files as they are now, of which the live model has seen some; new are those that come
+    after all of these.
 
     Raises:
         DataError: there is none.
@@ -48,7 +49,8 @@ def chosen(source: Source, settings: Window, seen: Collection[str]) -> Files:
     names = [str(path) for path in sources.listed(source.url)]
     older = names[: -settings.judge]
     learn = older[-settings.files :] if settings.files else older
-    new = tuple(name for name in names if name not in seen)
+    newest = max(seen, default="")
+    new = tuple(name for name in names if name > newest)
     return Files(tuple(learn), tuple(names[-settings.judge :]), new)
 
 

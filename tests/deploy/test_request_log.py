@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from releases import waited
 from upath import UPath
 
@@ -23,7 +24,7 @@ from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.keyring import described
 from ray_pipeline.deploy.request_log import RequestLog
 from ray_pipeline.errors import JobError
-from ray_pipeline.job import Log, Serve
+from ray_pipeline.job import Job, Log, Serve
 
 ALL = Log(sample=1, every_s=0.1)
 HEADERS = {"X-API-Key": http_servers.KEY}
@@ -196,6 +197,17 @@ def test_masked_columns_have_to_be_there(classifier):
     request_log.check(Log(mask=("age",)), manifest)
     with pytest.raises(JobError, match=r"(?s)agee.*watch.log.mask|watch.log.mask.*agee"):
         request_log.check(Log(mask=("agee",)), manifest)
+
+
+@pytest.mark.parametrize(("days", "fits"), [(30, True), (29, False)])
+def test_nothing_is_kept_longer_than_rows_may_be(days, fits):
+    data = {"source": "a.csv", "label": "b", "privacy": {"retention_days": days}}
+    told = {"name": "kept", "data": data, "watch": {"log": {}}}
+    if fits:
+        assert Job.model_validate(told).served.log == Log()
+    else:
+        with pytest.raises(ValidationError, match=r"watch\.log\.max_age_days: 30"):
+            Job.model_validate(told)
 
 
 def test_the_log_is_bounded_in_bytes_and_age(tmp_path):

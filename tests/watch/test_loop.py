@@ -275,6 +275,22 @@ def test_a_person_may_have_to_approve(tmp_path):
     assert place.watching().promoted() is None
 
 
+def test_a_challenger_that_waited_for_too_long_is_not_released(tmp_path):
+    place = Place(tmp_path, approve=True)
+    place.once()
+    place.deploy(place.bundle("other"), None, "by hand")
+    assert place.watching().promoted()["outcome"] == "refused"
+    assert [e["version"] for e in place.history()] == ["other"]
+
+
+def test_a_model_of_which_nothing_is_known_is_not_judged(place):
+    """It may have learned from the very rows."""
+    place.deploy(place.bundle("other"), None, "by hand")
+    decision = place.once()
+    assert decision["action"] == "nothing"
+    assert decision["why"][-1].startswith("what the live model has learned from is not known")
+
+
 def test_jobs_that_cannot_be_watched_say_why(place, tmp_path):
     with pytest.raises(JobError, match="nothing is to be watched"):
         Watching(place.job.model_copy(update={"watch": None}), place.train, place)
