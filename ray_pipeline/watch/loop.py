@@ -123,8 +123,8 @@ class Watching:
         return look.looked(kept, opened, self._watch.drift, self._watch.log or Log())
 
     def _choice(self, opened: Bundle | None, seen: Look | None) -> Decision:
-        if opened and seen and (why := self._before_is_better(seen)):
-            return decisions.made("rollback", [why])
+        if opened and seen and (better := self._before_is_better(seen)):
+            return decisions.made("rollback", [better])
         known = self._seen(opened)
         chosen = window.chosen(self._job.data.source, self._watch.window, known)
         why = self._triggers(opened, seen, chosen)
