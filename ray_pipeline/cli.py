@@ -13,7 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ray_pipeline import __version__, commands, commands_cluster, commands_release
+from ray_pipeline import (
+    __version__,
+    commands,
+    commands_cluster,
+    commands_release,
+    commands_watch,
+)
 from ray_pipeline.errors import PipelineError
 
 Command = Callable[..., argparse.ArgumentParser]
@@ -90,7 +96,9 @@ def _add_jobs(command: Command) -> None:
     erasing = command(commands.forget, "JOB")
     erasing.add_argument("--subject", required=True, metavar="ID", help="whose rows they are")
     expiring = command(commands.expire, "JOB")
-    for parser in (validating, running, asking, erasing, expiring):
+    watching = command(commands_watch.watch, "JOB")
+    watching.add_argument("--once", action="store_true", help="look once, and end")
+    for parser in (validating, running, asking, erasing, expiring, watching):
         parser.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
         )
@@ -122,7 +130,10 @@ def _add_releases(command: Command) -> None:
     )
     listing = command(commands_release.endpoints)
     listing.add_argument("--history", metavar="NAME", help="what was released under that name")
-    command(commands_release.promote, "NAME")
+    promoting = command(commands_release.promote, "NAME")
+    promoting.add_argument(
+        "--job", metavar="JOB", help="release the challenger that `watch` has waiting"
+    )
     back = command(commands_release.rollback, "NAME")
     back.add_argument("--to", metavar="VERSION", help="this one, instead of the one before")
     for parser in (deploying, back):
@@ -160,7 +171,7 @@ def _add_serving(command: Command) -> None:
     opening.add_argument(
         "--scope",
         action="append",
-        choices=("predict", "metrics", "admin"),
+        choices=("predict", "metrics", "feedback", "admin"),
         help="what it opens, and others so named (predict)",
     )
     opening.add_argument(

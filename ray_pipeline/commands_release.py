@@ -57,14 +57,34 @@ def rollback(options: argparse.Namespace) -> None:
 
 
 def promote(options: argparse.Namespace) -> None:
-    """Let the version that is being tried take over now."""
+    """Let the version that is being tried take over now, or the one that `watch` has waiting."""
     from ray_pipeline import cluster
     from ray_pipeline.deploy import changes
 
+    if options.job:
+        _approve(options)
+        return
     cluster.connect(start=False)
     version = changes.promote(options.name)
     told = {"name": options.name, "promoted": version}
     printed(told, [f"version {version} takes over"], options.json)
+
+
+def _approve(options: argparse.Namespace) -> None:
+    from ray_pipeline import cluster, jobfile
+    from ray_pipeline.commands_watch import lines, watching_of
+    from ray_pipeline.errors import UsageError
+
+    job = jobfile.read(options.job)
+    cluster.connect(start=False)
+    decision = watching_of(job).promoted() if job.name == options.name else None
+    if decision is None:
+        raise UsageError(
+            "no challenger waits",
+            where=options.name,
+            expected="one that `watch` has found better, with `watch: {approve: true}`",
+        )
+    printed(decision, lines(decision), options.json)
 
 
 def _tell_mlflow(name: str, storage: str) -> None:

@@ -59,6 +59,7 @@ def path(run: Run) -> Iterator[Stage]:
     data = increments.settled(tombstones.settled(job.data, run.root), run.root)
     clean_schema, schema = checked(job, data)
     record["schema"] = schema.model_dump(mode="json")
+    record["sources"] = collect.places(data)
 
     cleaned = yield from _cleaned(run, data, clean_schema)
     record["warnings"] = expectations.judged(cleaned.record, data.expect)
@@ -238,14 +239,16 @@ def _deployed(
     forms = job.compress.without("prune", "distill")
     named = (job.name, forms, lineage, *at_serving, *compared)
     writer = embedding_export.write if job.data.paired else export.write
-    yield (exported := run.stage("export", writer, *made, *named))
+    exported = run.stage("export", writer, *made, *named)
     if job.serve.gpus and (kinds := engines.gpus()) and not job.data.paired:
         batches = (job.serve.providers, job.serve.target_ongoing_requests, job.serve.max_rows)
         asked = (exported, *made[:3], made[-1], *batches)
-        yield (exported := run.stage("engines", engines.write, *asked, depends=kinds))
+        yield exported
+        exported = run.stage("engines", engines.write, *asked, depends=kinds)
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
-    live = run.act("deploy", release.deploy, bundle, job.name, job.serve)
+    yield exported
+    live = run.act("deploy", release.deploy, bundle, job.name, job.served)
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
     yield live
 

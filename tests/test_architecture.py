@@ -24,8 +24,9 @@ FLOORS = [
     {"data"},
     {"model"},
     {"deploy"},
+    {"watch"},
     {"pipeline", "path", "cluster", "payload", "submission", "driver"},
-    {"commands", "commands_cluster", "commands_release"},
+    {"commands", "commands_cluster", "commands_release", "commands_watch"},
     {"cli"},
 ]
 

@@ -25,7 +25,7 @@ def settled(data: Data, root: UPath) -> Data:
         DataError: nothing is there yet, or what an interrupted run was taking has changed.
     """
     new = data.source.new
-    if new is None:
+    if new is None or new.fixed:
         return data
     of = watermark.settled if new.column else _files
     taken = of(data.source, new, root / MARK)
@@ -36,7 +36,7 @@ def settled(data: Data, root: UPath) -> Data:
 def committed(data: Data, root: UPath) -> None:
     """Note that the rows of `settled` settings are stored. Twice is as once."""
     new = data.source.new
-    if new is None:
+    if new is None or new.fixed:
         return
     if new.column:
         watermark.committed(new, root / MARK)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from upath import UPath
+
 from ray_pipeline.deploy import auth, inference
 from ray_pipeline.deploy.asgi import (
     Header,
@@ -29,9 +31,12 @@ from ray_pipeline.deploy.asgi import (
     too_large,
 )
 from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.feedback import Feedback
 from ray_pipeline.deploy.guard import Guard
 from ray_pipeline.deploy.jobs import Jobs
 from ray_pipeline.deploy.predictions import Prediction, Predictions, answered
+from ray_pipeline.deploy.protocol import Rows
+from ray_pipeline.deploy.request_log import RequestLog
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
@@ -59,6 +64,7 @@ class Endpoint:
         online: reads the features that rows lack.
         guard: finds rows unlike the training rows; None for `serve.guard: off`.
         jobs: takes jobs of many rows; None without `serve.jobs`.
+        log: where a sample of the requests is kept (`log_files.folder`); None if none is.
     """
 
     def __init__(
@@ -75,12 +81,14 @@ class Endpoint:
         online: Lookup | None = None,
         guard: Guard | None = None,
         jobs: Jobs | None = None,
+        log: UPath | None = None,
     ) -> None:
         self._settings, self._gate, self._jobs = settings, gate, jobs
         self._manifest = predictor.manifest
         self._predictions = Predictions(
             predictor, settings, counters=counters, online=online, guard=guard
         )
+        self._log = self._opened_log(log, counters)
         self._graphql: Api | None = None
         self._name, self._pages, self._counters = name, pages, counters
         self._started, self._stopped = started, stopped
@@ -89,14 +97,35 @@ class Endpoint:
             self._posts[f"/{name}/graphql"] = self._queried
         if jobs:
             self._posts[f"/{name}/jobs"] = self._submitted
+        if self._log and gate and settings.log:
+            every = settings.log.every_s
+            self._feedback = Feedback(self._log, self._manifest, settings.max_rows, every)
+            self._posts[f"/{name}/feedback"] = self._told
         self.answering: Answering = self.answered
         """Answers requests for predictions; a trial of a new version puts itself there."""
         self._jobs_below, self._health_path = f"/{name}/jobs/", f"/{name}/health"
 
+    def _opened_log(self, folder: UPath | None, counters: Counters) -> RequestLog | None:
+        settings = self._settings.log
+        if folder is None or settings is None:
+            return None
+        columns = self._predictions.columns
+        return RequestLog(folder, settings, self._manifest, columns, counters)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await not_http(receive, send, self._started, self._stopped)
+            return await not_http(receive, send, self._begin, self._end)
         return await self._answer(scope, receive, send)
+
+    def _begin(self) -> None:
+        self._started()
+        if self._log:
+            self._log.start()
+
+    def _end(self) -> None:
+        if self._log:
+            self._log.stop()
+        self._stopped()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -138,6 +167,7 @@ class Endpoint:
             lambda: inference.request(body, headers, predictions.protocol, self._manifest)
         )
         predicted = await predictions.of(request.rows)
+        self._logged(request.rows, predicted.predictions, body)
         flagged = len({flag.row for flag in predicted.flags})
         response = inference.answer(request, predicted.predictions, self._manifest, flagged)
         response.headers += told
@@ -179,8 +209,21 @@ class Endpoint:
         """The answer to a request for predictions, and those. Raises RequestError."""
         rows = await self._predictions.read(body, headers)
         predicted = await self._predictions.of(rows)
-        answer = encoded(answered(predicted, self._manifest.version))
+        number = self._logged(rows, predicted.predictions, body)
+        answer = encoded(answered(predicted, self._manifest.version, number))
         return Response(200, answer, rows=len(rows)), predicted.predictions
+
+    def _logged(self, rows: Rows, predictions: list[Prediction], body: bytes) -> str | None:
+        return self._log.offered(rows, predictions, len(body)) if self._log else None
+
+    async def _told(self, scope: Scope, receive: Receive) -> Response:
+        headers = scope["headers"]
+        assert self._gate is not None, "there is no route without"
+        told = self._gate.admitted(headers, "feedback")
+        body = await self._body(scope, receive)
+        response = self._feedback.answer(body, self._gate.caller(headers))
+        response.headers += told
+        return response
 
     async def _queried(self, scope: Scope, receive: Receive) -> Response:
         told = self._gate.admitted(scope["headers"]) if self._gate else ()

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from ray import serve
-from ray.exceptions import ActorDiedError, GetTimeoutError
+from ray.exceptions import ActorDiedError
 
 from ray_pipeline.deploy import ports, scaling
 from ray_pipeline.deploy.board import Release
@@ -59,7 +59,7 @@ def start(port: int, host: str) -> None:
         )
     try:
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-    except (GetTimeoutError, ActorDiedError) as error:
+    except (TimeoutError, ActorDiedError) as error:
         raise ClusterError(
             f"Ray Serve's proxy did not start: {error}",
             expected=f"that it listens on port {port} within a minute",
@@ -104,7 +104,8 @@ def run_beside(release: Release, settings: Serve, gpus: float, name: str) -> Non
         ClusterError: no replica starts.
     """
     replicas = settings.replicas.model_copy(update={"min": max(1, settings.replicas.min)})
-    beside = settings.model_copy(update={"replicas": replicas})
+    # What it answers is not logged: requests of which it gets copies would be twice.
+    beside = settings.without("log").model_copy(update={"replicas": replicas})
     # It lets nobody in: whose requests it gets was looked at by the version that sends them.
     application = _application({**release, "name": name, "keyring": None}, beside, gpus)
     target = serve.RunTarget(application, name=name, route_prefix=None)

@@ -74,6 +74,7 @@ class Board:
         self._in_flight: dict[tuple[str, str], tuple[int, float]] = {}
         self._trying: dict[str, Trying] = {}
         self._history: dict[str, list[Any]] = {}
+        self._watched: dict[str, dict[str, Any]] = {}
 
     def report(
         self,
@@ -145,6 +146,10 @@ class Board:
             return None
         return tried
 
+    def watched(self, name: str, figures: dict[str, Any]) -> None:
+        """Note what the latest look at an endpoint has found (watch/look.py)."""
+        self._watched[name] = figures
+
     def released(self, release: Release) -> None:
         """Take down a release, in place of an earlier one of that name."""
         self._releases[release["name"]] = release
@@ -168,6 +173,7 @@ class Board:
             name: {
                 "version": release["version"],
                 "counts": self._counts.get(name, no_counts()),
+                "watched": self._watched.get(name, {}),
                 "in_flight": sum(
                     value for (owner, _), (value, _) in heard.items() if owner == name
                 ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -19,6 +19,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 _LATEST = 1000
+_DRIFT = "How far a column is from what the model was made for, by question (docs/watching.md)."
 
 
 class Counts(TypedDict):
@@ -34,6 +35,12 @@ class Counts(TypedDict):
     """Rows unlike the training rows."""
     flags: dict[str, int]
     """The same by column; a row may be flagged for several."""
+    logged: int
+    """Rows that the request log has."""
+    log_left_out: int
+    """Rows that it was to have, and that there was no room or no storage for."""
+    labels: int
+    """Labels that were told afterwards."""
 
 
 def no_counts() -> Counts:
@@ -45,6 +52,9 @@ def no_counts() -> Counts:
         "buckets": [0] * (len(BOUNDS) + 1),
         "flagged": 0,
         "flags": {},
+        "logged": 0,
+        "log_left_out": 0,
+        "labels": 0,
     }
 
 
@@ -55,6 +65,9 @@ def add(total: Counts, more: Counts) -> None:
     for column, count in more["flags"].items():
         total["flags"][column] = total["flags"].get(column, 0) + count
     total["flagged"] += more["flagged"]
+    total["logged"] += more["logged"]
+    total["log_left_out"] += more["log_left_out"]
+    total["labels"] += more["labels"]
     total["rows"] += more["rows"]
     total["seconds"] += more["seconds"]
     total["buckets"] = [a + b for a, b in zip(total["buckets"], more["buckets"], strict=True)]
@@ -93,6 +106,18 @@ class Counters:
             counts[flag.column] = counts.get(flag.column, 0) + 1
         self._counts["flagged"] += len({flag.row for flag in flags})
 
+    def kept(self, rows: int) -> None:
+        """Count rows that the request log has."""
+        self._counts["logged"] += rows
+
+    def left_out(self, rows: int) -> None:
+        """Count rows that the request log was to have and has not."""
+        self._counts["log_left_out"] += rows
+
+    def labelled(self, labels: int) -> None:
+        """Count labels that were told afterwards."""
+        self._counts["labels"] += labels
+
     def recent(self) -> dict[str, Any]:
         """How this replica does: requests since it began, and how long the latest took."""
         latest = sorted(self._latest)
@@ -127,9 +152,27 @@ def exposition(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
 def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for suffix, kind, meaning, samples in (
         ("requests_total", "counter", "Requests answered, by HTTP status.", _requests),
-        ("rows_total", "counter", "Rows predicted.", _rows),
-        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _flagged),
+        ("rows_total", "counter", "Rows predicted.", _of("rows")),
+        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _of("flagged")),
         ("flags_total", "counter", "The columns that rows were flagged for.", _flags),
+        ("logged_rows_total", "counter", "Rows in the request log.", _of("logged")),
+        (
+            "log_left_out_rows_total",
+            "counter",
+            "Rows that the request log had no room or no storage for.",
+            _of("log_left_out"),
+        ),
+        ("feedback_labels_total", "counter", "Labels that were told afterwards.", _of("labels")),
+        ("drift_size", "gauge", _DRIFT, _drifts("size")),
+        ("drift_chance", "gauge", "The chance of that where nothing drifts.", _drifts("chance")),
+        ("drift_bound", "gauge", "The size from which on it is an alarm.", _drifts("bound")),
+        ("drift_alarms", "gauge", "Alarms of the latest look.", _watched("alarms")),
+        (
+            "drift_look_timestamp_seconds",
+            "gauge",
+            "When `watch` has last looked.",
+            _watched("looked"),
+        ),
         ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
         ("in_flight", "gauge", "Requests being answered.", _in_flight),
         ("replicas", "gauge", "Replicas that are running.", _replicas),
@@ -151,18 +194,42 @@ def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
         yield f'{{{label},code="{status}"}}', count
 
 
-def _rows(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["counts"]["rows"]
+def _drifts(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    """Samples of what was found of each column."""
+
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        for one in figures.get("watched", {}).get("findings", ()):
+            where = f'column="{_shown(one["column"])}",question="{one["question"]}"'
+            yield f"{{{label},{where}}}", one[what]
+
+    return samples
 
 
-def _flagged(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["counts"]["flagged"]
+def _watched(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        if what in (watched := figures.get("watched", {})):
+            yield f"{{{label}}}", watched[what]
+
+    return samples
+
+
+def _of(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
+    """Samples of a count that has no further label."""
+
+    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
+        yield f"{{{label}}}", figures["counts"][what]
+
+    return samples
 
 
 def _flags(label: str, figures: Mapping[str, Any]) -> Samples:
     for column, count in sorted(figures["counts"]["flags"].items()):
-        shown = column.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        yield f'{{{label},column="{shown}"}}', count
+        yield f'{{{label},column="{_shown(column)}"}}', count
+
+
+def _shown(value: str) -> str:
+    """A label's value as Prometheus' text has it."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _seconds(label: str, figures: Mapping[str, Any]) -> Samples:

@@ -23,6 +23,7 @@ from ray_pipeline.deploy import (
     measure,
     parity,
     probe,
+    reference,
     texts,
 )
 from ray_pipeline.deploy.forms import Forms
@@ -107,6 +108,9 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     if far is not None:
         model = distance_fit.telling(model, statistics)
         more[distance.FILE] = far.model_dump_json()
+    rows = split / "validation"
+    like = reference.fitted(rows, schema, statistics, seen.labels, seen.outputs[taken])
+    more[reference.FILE] = like.model_dump_json()
     more[probe.FILE] = probe.written(statistics, schema, predict["fp32"])
     sizes = _written(out / "bundle", manifest, statistics, model, more)
     return {

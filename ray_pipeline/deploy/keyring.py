@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray_pipeline.errors import UsageError
 from ray_pipeline.files import state_folder, write_private
 
-Scope = Literal["predict", "metrics", "admin"]
-SCOPES: tuple[Scope, ...] = ("predict", "metrics", "admin")
+Scope = Literal["predict", "metrics", "feedback", "admin"]
+SCOPES: tuple[Scope, ...] = ("predict", "metrics", "feedback", "admin")
 OWN = "own"
 """The name of the key that `ray-pipeline key` prints."""
 _NAMESPACE = b"ray_pipeline"

@@ -130,7 +130,7 @@ def files(site: Site) -> Resource:
 
 def serve_config(site: Site) -> Resource:
     """What Ray Serve runs: the endpoint, and what answers beside it."""
-    settings = site.job.serve
+    settings = site.job.served
     actor = {"num_cpus": settings.cpus, "num_gpus": settings.gpus}
     front = {"name": "front", "max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0}}
     model = {

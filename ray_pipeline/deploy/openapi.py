@@ -27,6 +27,7 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     # Not a minimum and maximum: a decimal a little beyond the largest double is rounded to it.
     **{kind: {"format": "double"} for kind in ("number", "category", "date")},
 }
+_ID = {"type": "string", "description": "Labels are told by it; absent if it was not logged."}
 _MEANINGS = {
     "date": "A date or time, ISO 8601 or seconds since 1970, in UTC unless it says otherwise; ",
     "image": "An image file (JPEG, PNG, WebP, …) in base64; ",
@@ -80,6 +81,7 @@ def _document(
                     "items": {"$ref": "#/components/schemas/Prediction"},
                 },
                 "version": {"type": "string", "description": "The model that answered."},
+                **({"id": _ID} if settings.log else {}),
                 **({"warnings": _warnings()} if settings.guard == "flag" else {}),
             },
         },

@@ -32,6 +32,8 @@ def paths(
         made = _graphql(manifest, example, told)
         made["description"] = f"At most {settings.graphql.max_rows:,} rows."
         found[f"/{name}/graphql"] = {"post": locked | made}
+    if settings.log and settings.auth == "key":
+        found[f"/{name}/feedback"] = {"post": locked | _feedback(manifest, settings, told)}
     if settings.jobs:
         found[f"/{name}/jobs"] = {"post": locked | _submit(settings, told)}
         number = {"name": "id", "in": "path", "required": True}
@@ -63,6 +65,8 @@ def schemas(settings: Serve) -> dict[str, Any]:
             "properties": {"data": {"type": "object"}, "errors": errors},
             "additionalProperties": False,
         }
+    if settings.log and settings.auth == "key":
+        found["Accepted"] = _object({"accepted": _COUNT})
     if settings.jobs:
         job = {"id": _TEXT, "created": _SECONDS, "expires": _SECONDS}
         states = ["waiting", "running", "done", "failed", "deleted"]
@@ -114,6 +118,31 @@ def _graphql(manifest: Manifest, example: dict[str, Any], errors: dict[int, str]
             "200": _answer("The data, or what is wrong with the query or its rows.", "GraphQL"),
             **wrong,
             "422": _answer("JSON, but not such a request.", "GraphQLErrors"),
+        },
+    }
+
+
+def _feedback(manifest: Manifest, settings: Serve, errors: dict[int, str]) -> dict[str, Any]:
+    label: dict[str, Any] = {"type": "number"}
+    if manifest.classes is not None and manifest.thresholds is not None:
+        label = {**_TEXT, "description": "The row's labels, with `|` between them."}
+    elif manifest.classes is not None:
+        label = {"type": "string", "enum": list(manifest.classes)}
+    number = {**_TEXT, "minLength": 32, "maxLength": 32}
+    place = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1, "default": 0}
+    one = _object({"id": {**number, "description": "An answer's."}, "label": label})
+    one["properties"]["row"] = {**place, "description": "The row of that request."}
+    some = {"type": "array", "maxItems": settings.max_rows, "items": one}
+    for each in (one, request := _object({"feedback": some})):
+        each["additionalProperties"] = False
+    return {
+        "operationId": "feedback",
+        "summary": "Tell what turned out to be true",
+        "description": "Of answers that had an `id`. A key needs the scope `feedback`.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "202": _answer("They are kept, or will be in some seconds.", "Accepted"),
+            **_errors(errors, tuple(errors)),
         },
     }
 

@@ -19,7 +19,7 @@ from ray_pipeline.deploy import auth, bodies, label_lists, pictures
 from ray_pipeline.deploy.batcher import Batcher
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.guard import Flag, Guard
-from ray_pipeline.deploy.protocol import Protocol, Rows
+from ray_pipeline.deploy.protocol import Columns, Protocol, Rows
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
@@ -108,9 +108,13 @@ class Predictions:
                 )
         return Predicted([self._prediction(output) for output, _ in results], flags)
 
+    def columns(self, rows: Rows) -> Columns:
+        """The columns that the model reads of `rows`, treated and cleaned."""
+        return self._predictor.cleaned(self.protocol.columns(rows))
+
     def _outputs(self, rows: Rows) -> list[tuple[Any, Sequence[Flag]]]:
         """For each row the model's output, and its flags."""
-        columns = self._predictor.cleaned(self.protocol.columns(rows))
+        columns = self.columns(rows)
         numbers = None
         if self._guard and self._guard.by_distance:
             made, numbers = self._predictor.with_numbers(columns)
@@ -126,9 +130,12 @@ class Predictions:
         return [(output, by_row.get(row, ())) for row, output in enumerate(outputs)]
 
 
-def answered(predicted: Predicted, version: str) -> dict[str, Any]:
-    """The document that callers get."""
+def answered(predicted: Predicted, version: str, number: str | None = None) -> dict[str, Any]:
+    """The document that callers get; with the `number` by which labels can be told, if there is
+    one."""
     answer: dict[str, Any] = {"predictions": predicted.predictions, "version": version}
+    if number is not None:
+        answer["id"] = number
     if predicted.flags:
         answer["warnings"] = [
             {"where": flag.where, "message": flag.why} for flag in predicted.flags

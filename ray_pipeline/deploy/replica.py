@@ -13,12 +13,12 @@ import ray
 from ray.serve import get_app_handle
 
 from ray_pipeline import bundle
-from ray_pipeline.deploy import keyring, tally
+from ray_pipeline.deploy import keyring, log_files, tally
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.board import Told, board
-from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.counters import Counters, no_counts
 from ray_pipeline.deploy.example import statistics
 from ray_pipeline.deploy.guard import guard
 from ray_pipeline.deploy.jobs import Jobs
@@ -72,7 +72,7 @@ class Upkeep:
         split = self._splitting[1] if self._splitting else None
         tallies = split.taken() if split else None
         # While it splits requests it has to hear when that ends.
-        if counts["requests"] or in_flight or (split and split.is_on):
+        if counts != no_counts() or in_flight or (split and split.is_on):
             return self._board.report.remote(
                 self._name, str(os.getpid()), counts, in_flight, tallies
             )
@@ -199,6 +199,7 @@ def endpoint(
         online=_lookup(settings),
         guard=guard(opened, settings.guard),
         jobs=jobs,
+        log=log_files.folder(path, name) if settings.log else None,
     )
 
 

@@ -30,6 +30,7 @@ from ray_pipeline.job.store import Store
 from ray_pipeline.job.train import Elastic, Offload, Train
 from ray_pipeline.job.trial import Trial
 from ray_pipeline.job.tune import CHANGEABLE, Range, Tune
+from ray_pipeline.job.watch import Log, Watch
 
 __all__ = [
     "CHANGEABLE",
@@ -54,6 +55,7 @@ __all__ = [
     "Join",
     "Jwt",
     "Label",
+    "Log",
     "Model",
     "Offload",
     "Online",
@@ -72,6 +74,7 @@ __all__ = [
     "Train",
     "Trial",
     "Tune",
+    "Watch",
     "When",
 ]
 
@@ -91,6 +94,7 @@ class Job(Settings):
     evaluate: Evaluate = Evaluate()
     compress: Compress = Compress()
     serve: Serve = Serve()
+    watch: Watch | None = Field(None, description="What is kept of requests, and watched.")
     stores: tuple[Store, ...] = Field(
         (), description="Where clean rows are kept besides, for others to read and search."
     )
@@ -153,6 +157,23 @@ class Job(Settings):
                 f"{asked[0]}: is for models that predict, and this one writes or finds texts"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rows_kept_no_longer_than_they_may(self) -> Job:
+        days = self.data.privacy.retention_days if self.data.privacy else None
+        log = self.watch.log if self.watch else None
+        if days is not None and log is not None and log.max_age_days > days:
+            raise ValueError(
+                f"watch.log.max_age_days: {log.max_age_days:g}, and data.privacy.retention_days "
+                f"allows {days}"
+            )
+        return self
+
+    @property
+    def served(self) -> Serve:
+        """`serve`, with the log that `watch` asks for."""
+        log = self.watch.log if self.watch else None
+        return self.serve if log is None else self.serve.model_copy(update={"log": log})
 
     @field_validator("name")
     @classmethod

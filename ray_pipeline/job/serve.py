@@ -12,6 +12,7 @@ from ray_pipeline.job.providers import Providers
 from ray_pipeline.job.routes import GraphQL, Jobs
 from ray_pipeline.job.source import spelt_password
 from ray_pipeline.job.trial import Trial
+from ray_pipeline.job.watch import Log
 
 
 class Replicas(Settings):
@@ -66,7 +67,7 @@ class Jwt(Settings):
     scopes_claim: str = Field(
         "scope",
         description="The claim with the token's scopes, a list or a text with spaces; of them "
-        "`predict`, `metrics` and `admin` open something.",
+        "`predict`, `metrics`, `feedback` and `admin` open something.",
     )
     leeway_s: float = Field(30, ge=0, le=300, description="By how much clocks may differ.")
     refresh_s: float = Field(60, ge=10, description="How often the keys are read again.")
@@ -144,6 +145,11 @@ class Serve(Settings):
     graphql: GraphQL | None = Field(GraphQL(), description="GraphQL; null leaves it out.")
     jobs: Jobs | None = Field(
         None, description="Jobs of many rows; `{}` takes them, with the defaults below."
+    )
+    log: Log | None = Field(
+        None,
+        description="A sample of the requests is kept; `run` and `watch` set it to the job's "
+        "`watch.log`.",
     )
     guard: Literal["off", "flag", "refuse"] = Field(
         "off",

@@ -66,6 +66,7 @@ class New(Settings):
     above: Mark | None = Field(None, description="Set by each run: the mark that rows are above.")
     upto: Mark | None = Field(None, description="Set by each run: the mark that rows are up to.")
     files: tuple[str, ...] | None = Field(None, description="Set by each run: its files.")
+    fixed: bool = Field(False, description="Set by `watch`: these files, whatever was taken.")
 
 
 class Source(Settings):

@@ -89,12 +89,12 @@ def test_a_hash_that_begins_like_a_keys_is_not_enough():
         (("predict",), {"predict"}),
         (("metrics",), {"metrics"}),
         (("predict", "metrics"), {"predict", "metrics"}),
-        (("admin",), {"predict", "metrics", "admin"}),
+        (("admin",), {"predict", "metrics", "feedback", "admin"}),
     ],
 )
 def test_a_key_opens_its_scopes_alone(scopes, opened):
     door = gate(scopes=scopes)
-    for scope in ("predict", "metrics", "admin"):
+    for scope in ("predict", "metrics", "feedback", "admin"):
         if scope in opened:
             door.admitted(shown(), scope)
         else:

@@ -292,7 +292,7 @@ def test_the_card_says_the_metrics_and_the_form(classifier):
 def test_nothing_in_a_bundle_can_be_unpickled(classifier):
     assert sorted(classifier.bundle.manifest.files) == [
         *("MLmodel", "README.md", "distance.json", "model.onnx", "probe.json"),
-        *("python_env.yaml", "requirements.txt", "statistics.json"),
+        *("python_env.yaml", "reference.json", "requirements.txt", "statistics.json"),
     ]
     for path in classifier.bundle.path.iterdir():
         with pytest.raises((pickle.UnpicklingError, ValueError, EOFError, KeyError, IndexError)):
