@@ -24,7 +24,8 @@ FLOORS = [
     {"data"},
     {"model"},
     {"deploy"},
-    {"pipeline", "path", "cluster", "payload", "submission", "driver"},
+    {"chat"},
+    {"pipeline", "path", "path_chat", "cluster", "payload", "submission", "driver"},
     {"commands", "commands_cluster", "commands_release"},
     {"cli"},
 ]

@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,29 @@ class Response:
             }
         )
         await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+_EVENTS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    *PLAIN_HEADERS,
+)
+
+
+class Stream:
+    """An answer in parts, as they come: server-sent events."""
+
+    def __init__(self, parts: AsyncIterator[bytes], extra: tuple[Header, ...] = ()) -> None:
+        self.parts, self.status = parts, 200
+        # Proxies that would hold it back until it is whole are told not to.
+        self.headers = (*_EVENTS, (b"x-accel-buffering", b"no"), *extra)
+
+    async def send(self, send: Send, head: bool = False) -> None:
+        await send(
+            {"type": "http.response.start", "status": self.status, "headers": [*self.headers]}
+        )
+        async for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def json_response(document: Any, status: int = 200) -> Response:
