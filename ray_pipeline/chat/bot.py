@@ -24,12 +24,16 @@ from ray_pipeline.job.chat import PUBLIC, Chat
 class Bot:
     """Answers questions from a bundle's documents.
 
+    Args:
+        opened: the bundle.
+        told: its settings, if they are not to be those in it.
+
     Raises:
         BundleError: the bundle is none of a chatbot.
         PipelineError: the generator cannot be made.
     """
 
-    def __init__(self, opened: Bundle) -> None:
+    def __init__(self, opened: Bundle, told: dict[str, Any] | None = None) -> None:
         if opened.manifest.task != "chat":
             raise BundleError(
                 f"a bundle for {opened.manifest.task}",
@@ -37,7 +41,7 @@ class Bot:
                 expected="one of a job with a `chat` section",
             )
         self.manifest = opened.manifest
-        told = json.loads((opened.path / export.SETTINGS).read_text(encoding="utf-8"))
+        told = told or settings_of(opened)
         self.settings = Chat.model_validate_json(json.dumps(told["chat"]))
         about = (opened.path / export.ENCODER).read_text(encoding="utf-8")
         encoder = SentenceStatistics.model_validate_json(about)
@@ -80,3 +84,9 @@ class Bot:
 
     def _count(self, text: str) -> int:
         return len(self._tokenize([text])[0])
+
+
+def settings_of(opened: Bundle) -> dict[str, Any]:
+    """What a bundle says of its chatbot: `chat`, the job's section, and `confidence`."""
+    told: dict[str, Any] = json.loads((opened.path / export.SETTINGS).read_text(encoding="utf-8"))
+    return told
