@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from threading import Event
@@ -162,14 +162,14 @@ class ChatEndpoint:
         request: Request,
         question: str,
         completion: Completion,
-        pieces: AsyncIterator[Piece],
+        pieces: AsyncGenerator[Piece],
         done: Callable[[int], None],
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Server-sent events, ended by `[DONE]`."""
         status = 499  # unless it comes to its end: the client went away
         try:
             yield _event(completion.chunk({"role": "assistant", "content": ""}))
-            async with aclosing(pieces):  # type: ignore[type-var]
+            async with aclosing(pieces):
                 async for piece in pieces:
                     if text := completion.took(piece):
                         yield _event(completion.chunk({"content": text}))
@@ -186,7 +186,7 @@ class ChatEndpoint:
 
     async def _pieces(
         self, question: str, groups: frozenset[str], before: list[str]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece]:
         """The bot's pieces, made in a thread; it ends soon after nobody takes them any more."""
         loop, came, left = asyncio.get_running_loop(), asyncio.Queue[Any](), Event()
 

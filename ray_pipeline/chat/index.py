@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from upath import UPath
 
+from ray_pipeline import files
 from ray_pipeline.chat import chunks, documents
 from ray_pipeline.chat.chunks import Passage, Read
 from ray_pipeline.data import parts, sentence_pool
@@ -59,10 +60,10 @@ def write(source: Source, settings: Chat, *, out: UPath, work: UPath) -> dict[st
         DataError: no document holds a text.
         JobError: the encoder cannot be loaded, or a library is not installed.
     """
-    files = documents.found(source, settings.access)
-    read = parts.results(files, partial(chunks.read, settings=settings))
+    listed = documents.found(source, settings.access)
+    read = parts.results(listed, partial(chunks.read, settings=settings))
     passages = [passage for each in read for passage in each.passages]
-    faults = [(file.name, each.fault) for file, each in zip(files, read, strict=True) if each.fault]
+    faults = [(one.name, each.fault) for one, each in zip(listed, read, strict=True) if each.fault]
     if not passages:
         raise DataError(
             f"no document holds a text; the first, {faults[0][0]}, {faults[0][1]}",
@@ -76,7 +77,7 @@ def write(source: Source, settings: Chat, *, out: UPath, work: UPath) -> dict[st
     table = created(out / DATABASE, passages, known | vectors)
     (out / ABOUT).write_text(json.dumps({"encoder": digest, "passages": table.count_rows()}))
     counts = {
-        "documents": len(files) - len(faults),
+        "documents": len(listed) - len(faults),
         "sections": sum(each.sections for each in read),
         "passages": len(passages),
         "embedded": len(fresh),
@@ -84,8 +85,8 @@ def write(source: Source, settings: Chat, *, out: UPath, work: UPath) -> dict[st
         "removed": len(known.keys() - held),
     }
     return {
-        "rows_in": len(files),
-        "rows_out": len(files) - len(faults),
+        "rows_in": len(listed),
+        "rows_out": len(listed) - len(faults),
         "rows_quarantined": len(faults),
         **counts,
         "findings": [_finding(counts, read, faults)],
@@ -97,6 +98,7 @@ def embedded(texts: Sequence[str], encoder: SentenceStatistics, work: UPath) -> 
     if not texts:
         return np.empty((0, encoder.width), np.float32)
     file, out = work / "texts.parquet", work / "vectors"
+    files.clear(out)  # of an attempt that was interrupted
     parts.written(pa.table({encoder.name: pa.array(list(texts), pa.string())}), file)
     sentence_pool.written([file], [encoder], out)
     made = sentence_pool.vectors(out, 0)[sentences.VECTOR + encoder.name].combine_chunks()
@@ -114,6 +116,7 @@ def created(folder: UPath, passages: Sequence[Passage], vectors: Mapping[str, An
             for name in Passage._fields
         }
     )
+    files.clear(folder)  # of an attempt that was interrupted
     flat = np.concatenate([vectors[passage.digest] for passage in passages]).astype(np.float32)
     width = len(flat) // len(passages)
     column = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)

@@ -156,9 +156,11 @@ def _metrics(
     scores: dict[str, Floats], relevance: Floats, by: str, resamples: int
 ) -> dict[str, Any]:
     figures = {way: _figures(scores[way], relevance) for way in WAYS}
+    intervals = {way: _intervals(scores[way], relevance, resamples) for way in WAYS}
     metrics: dict[str, Any] = {
         **figures[by],
-        "intervals": retrieval.retrieval_intervals(scores[by], relevance, resamples),
+        "intervals": intervals[by],
+        "baseline": figures["text"],
         "about": {
             "split": "the documents' own questions, held out of the passages",
             "rows": len(relevance),
@@ -166,8 +168,7 @@ def _metrics(
         },
     }
     for way in WAYS:
-        intervals = retrieval.retrieval_intervals(scores[way], relevance, resamples)
-        metrics[_NAMES[way]] = {**figures[way], "intervals": intervals}
+        metrics[_NAMES[way]] = {**figures[way], "intervals": intervals[way]}
     metrics["gain"] = {
         _NAMES[way]: _gain(scores["hybrid"], scores[way], relevance, resamples)
         for way in WAYS
@@ -181,6 +182,10 @@ def _figures(scores: Floats, relevance: Floats) -> dict[str, float]:
     return {**figures, "recall@5": figures["recall_at_5"]}
 
 
+def _intervals(scores: Floats, relevance: Floats, resamples: int) -> dict[str, Any]:
+    return retrieval.retrieval_intervals(scores, relevance, resamples) if resamples else {}
+
+
 def _gain(ours: Floats, theirs: Floats, relevance: Floats, resamples: int) -> dict[str, Any]:
     """By how much the hybrid's recall at 5 is above another's over the same questions, with its
     95 % bootstrap interval."""
@@ -188,11 +193,11 @@ def _gain(ours: Floats, theirs: Floats, relevance: Floats, resamples: int) -> di
     differences = (
         retrieval.by_query(ours, relevance)[:, at] - retrieval.by_query(theirs, relevance)[:, at]
     )
-    means = resampled_means(differences[:, None], resamples, np.random.default_rng(0))
-    return {
-        "recall_at_5": float(differences.mean()),
-        "interval": list(percentiles(means[:, 0])) if resamples else None,
-    }
+    gain: dict[str, Any] = {"recall_at_5": float(differences.mean())}
+    if resamples:
+        means = resampled_means(differences[:, None], resamples, np.random.default_rng(0))
+        gain["interval"] = list(percentiles(means[:, 0]))
+    return gain
 
 
 def refusals(
@@ -273,7 +278,11 @@ def _finding(metrics: dict[str, Any], questions: int) -> dict[str, Any]:
             }
         )
     bars = [
-        [name, metrics[name]["recall_at_5"], *metrics[name]["intervals"]["recall_at_5"]]
+        [
+            name,
+            metrics[name]["recall_at_5"],
+            *metrics[name]["intervals"].get("recall_at_5", (None, None)),
+        ]
         for name in _NAMES.values()
     ]
     return {

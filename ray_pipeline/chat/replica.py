@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from ray_pipeline import bundle
 from ray_pipeline.chat.app import ChatEndpoint
@@ -51,13 +52,14 @@ class ChatReplica:
 
     async def completed(
         self, body: bytes, headers: list[Header]
-    ) -> AsyncIterator[Response | bytes]:
+    ) -> AsyncGenerator[Response | bytes]:
         """An answer in parts, called through a handle by the front: its head, without a body where
         it is streamed, then what is streamed."""
         response = await self._endpoint.completed(body, headers)
         if isinstance(response, Response):
             yield response
             return
-        yield Response(response.status, b"", response.headers)
-        async for part in response.parts:
-            yield part
+        yield Response(response.status, b"", response.extra)
+        async with aclosing(response.parts) as parts:
+            async for part in parts:
+                yield part

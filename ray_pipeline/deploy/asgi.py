@@ -9,7 +9,8 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ class Response:
 
 _EVENTS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),  # to proxies that would hold it back until it is whole
     *PLAIN_HEADERS,
 )
 
@@ -65,17 +67,22 @@ _EVENTS: tuple[Header, ...] = (
 class Stream:
     """An answer in parts, as they come: server-sent events."""
 
-    def __init__(self, parts: AsyncIterator[bytes], extra: tuple[Header, ...] = ()) -> None:
-        self.parts, self.status = parts, 200
-        # Proxies that would hold it back until it is whole are told not to.
-        self.headers = (*_EVENTS, (b"x-accel-buffering", b"no"), *extra)
+    status = 200
+
+    def __init__(self, parts: AsyncGenerator[bytes], extra: tuple[Header, ...] = ()) -> None:
+        self.parts, self.extra = parts, extra
 
     async def send(self, send: Send, head: bool = False) -> None:
         await send(
-            {"type": "http.response.start", "status": self.status, "headers": [*self.headers]}
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": [*_EVENTS, *self.extra],
+            }
         )
-        async for part in self.parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        async with aclosing(self.parts) as parts:  # also where the client leaves
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 

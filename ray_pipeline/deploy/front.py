@@ -7,7 +7,7 @@ endpoints whose job says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -230,9 +230,7 @@ class Front:
         handle = (await self._handle(name)).options(stream=True)
         parts = handle.completed.remote(body, list(scope["headers"]))
         head: Response = await anext(parts)
-        if not head.body:
-            return Stream(parts, head.headers)
-        return head
+        return head if head.body else Stream(_rest(parts), head.headers)
 
     async def _handle(self, name: str) -> Any:
         if name not in self._handles:
@@ -262,6 +260,15 @@ class Front:
                 expected=", ".join(releases) or "a model that is deployed",
             )
         return releases[name]
+
+
+async def _rest(parts: Any) -> AsyncGenerator[bytes]:
+    """What a replica streams; it is told where nobody takes it any more."""
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        parts.cancel()
 
 
 class _Named(msgspec.Struct):
