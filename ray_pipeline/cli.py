@@ -13,7 +13,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ray_pipeline import __version__, commands, commands_cluster, commands_release
+from ray_pipeline import (
+    __version__,
+    commands,
+    commands_chat,
+    commands_cluster,
+    commands_release,
+)
 from ray_pipeline.errors import PipelineError
 
 Command = Callable[..., argparse.ArgumentParser]
@@ -90,7 +96,8 @@ def _add_jobs(command: Command) -> None:
     erasing = command(commands.forget, "JOB")
     erasing.add_argument("--subject", required=True, metavar="ID", help="whose rows they are")
     expiring = command(commands.expire, "JOB")
-    for parser in (validating, running, asking, erasing, expiring):
+    talking = command(commands_chat.chat, "JOB")
+    for parser in (validating, running, asking, erasing, expiring, talking):
         parser.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
         )

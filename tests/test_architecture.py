@@ -26,7 +26,7 @@ FLOORS = [
     {"deploy"},
     {"chat"},
     {"pipeline", "path", "path_chat", "cluster", "payload", "submission", "driver"},
-    {"commands", "commands_cluster", "commands_release"},
+    {"commands", "commands_chat", "commands_cluster", "commands_release"},
     {"cli"},
 ]
 

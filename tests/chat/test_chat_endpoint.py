@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 import http_servers
 from browser import browser
 
-from ray_pipeline import bundle
+from ray_pipeline import bundle, commands_chat
 from ray_pipeline.chat import export, index, judge
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot, settings_of
@@ -199,6 +199,14 @@ def test_documents_of_a_group_are_for_its_keys_alone(port):
     stranger, friend = asked(port, question), asked(port, question, "rp_anna")
     assert "swordfish" not in stranger.model_dump_json()
     assert "swordfish" in friend.choices[0].message.content
+
+
+def test_a_conversation_in_the_terminal(bot):
+    told = "".join(commands_chat.conversation(bot, [QUESTION, "And why?"]))
+    assert told.count("[1] Kitchen › How is tea made?") >= 1
+    assert "https://kitchen.example/tea.md#how-is-tea-made" in told
+    lines = list(commands_chat.conversation(bot, [QUESTION], as_json=True))
+    assert json.loads(lines[0])["choices"][0]["message"]["content"]
 
 
 def test_refusals(port):
