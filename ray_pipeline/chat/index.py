@@ -7,7 +7,7 @@ before where a passage has not changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -138,6 +138,13 @@ def rows_of(folder: UPath) -> pa.Table:
     return lancedb.connect(str(folder / DATABASE)).open_table(TABLE).to_arrow()
 
 
+def vectors_of(folder: UPath) -> Iterator[tuple[str, Vectors]]:
+    """The vectors of an index's passages, by what they are of."""
+    rows = rows_of(folder)
+    flat = np.asarray(rows["vector"].combine_chunks().flatten(), np.float32)
+    yield from zip(rows["digest"].to_pylist(), flat.reshape(len(rows), -1), strict=True)
+
+
 def _earlier(out: UPath, encoder: str) -> dict[str, Vectors]:
     """The vectors by digest of the newest whole version beside `out` that has this encoder's."""
     made = []
@@ -147,11 +154,7 @@ def _earlier(out: UPath, encoder: str) -> dict[str, Vectors]:
             made.append((json.loads(marker.read_text())["made"], str(marker.parent), about))
     for _, _, about in sorted(made, reverse=True):
         if json.loads(about.read_text())["encoder"] == encoder:
-            rows = rows_of(about.parent)
-            vectors = np.asarray(rows["vector"].combine_chunks().flatten(), np.float32)
-            return dict(
-                zip(rows["digest"].to_pylist(), vectors.reshape(len(rows), -1), strict=True)
-            )
+            return dict(vectors_of(about.parent))
     return {}
 
 

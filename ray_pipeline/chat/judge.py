@@ -51,25 +51,30 @@ def write(
     groups = {passage.group for passage in passages}
     questions, sections, relevance = asked(passages)
     strange = _unanswerable(settings.judge.unanswerable)
-    vectors = index.embedded([*questions, *strange], index.encoder_of(settings), work / "asked")
-    held = _held_out(passages, made, settings, work)
+    held, fresh = _held_out(passages, made)
+    texts = [*questions, *strange, *fresh.values()]  # at once: to start the pool takes long
+    vectors = index.embedded(texts, index.encoder_of(settings), work / "texts")
+    known = dict(index.vectors_of(made)) | dict(
+        zip(fresh, vectors[len(questions) + len(strange) :], strict=True)
+    )
+    index.created(work / index.DATABASE, held, known)
+    searched = Passages(work / index.DATABASE)
     metrics: dict[str, Any] = {}
     if questions:
         found = {
-            way: _rankings(held, questions, vectors, groups, settings.retrieve, way) for way in WAYS
+            way: _rankings(searched, questions, vectors, groups, settings.retrieve, way)
+            for way in WAYS
         }
         scores = {way: _scores(each, sections) for way, each in found.items()}
-        metrics = _metrics(scores, relevance, settings.retrieve.by, resamples)
+        scores = {way: as_one(score, relevance) for way, score in scores.items()}
+        metrics = _metrics(scores, as_one(relevance, relevance), settings.retrieve.by, resamples)
     confidence = settings.judge.confidence or 0.0
     if questions and strange:
-        known = np.array([one.confidence for one in found["hybrid"]])
-        rest = _rankings(
-            held, strange, vectors[len(questions) :], groups, settings.retrieve, "vectors"
-        )
-        unknown = np.array([one.confidence for one in rest])
-        refusal = refusals(questions, known, strange, unknown, settings.judge.confidence)
-        confidence = refusal["threshold"]
-        metrics["refusal"] = refusal
+        rest = vectors[len(questions) :]
+        unsure = _rankings(searched, strange, rest, groups, settings.retrieve, "vectors")
+        both = (_confidences(found["hybrid"]), strange, _confidences(unsure))
+        metrics["refusal"] = refusals(questions, *both, settings.judge.confidence)
+        confidence = metrics["refusal"]["threshold"]
     (out / "metrics.json").write_text(json.dumps(metrics))
     return {
         "rows_in": len(questions) + len(strange),
@@ -103,27 +108,28 @@ def asked(passages: Sequence[Passage]) -> tuple[list[str], list[str], Floats]:
     return questions, sections, relevance
 
 
-def _held_out(passages: Sequence[Passage], made: UPath, settings: Chat, work: UPath) -> Passages:
-    """An index of the same passages without headings that are questions."""
-    vectors = dict(_vectors(made))
+def as_one(values: Floats, relevance: Floats) -> Floats:
+    """`values` [Q, S] with those of a question's own sections at the first of them, the greatest,
+    and nothing at the others: one answer, which is found where one of its sections is."""
+    made = values.copy()
+    nothing = min(0.0, float(values.min(initial=0.0)))
+    for row, own in enumerate(relevance > 0):
+        places = np.flatnonzero(own)
+        made[row, places] = nothing
+        made[row, places[0]] = values[row, places].max()
+    return made
+
+
+def _held_out(passages: Sequence[Passage], made: UPath) -> tuple[list[Passage], dict[str, str]]:
+    """The passages without headings that are questions, and the texts by digest of those that
+    have no vector yet."""
+    known = {digest for digest, _ in index.vectors_of(made)}
     plain = []
     for passage in passages:
         kept = [heading for heading in passage.headings.split(PATH) if "?" not in heading]
         searched = searched_of(kept, passage.text)
         plain.append(passage._replace(searched=searched, digest=digest_of(searched)))
-    fresh = {each.digest: each.searched for each in plain if each.digest not in vectors}
-    encoder = index.encoder_of(settings)
-    new = index.embedded(list(fresh.values()), encoder, work / "held")
-    index.created(
-        work / "held" / index.DATABASE, plain, vectors | dict(zip(fresh, new, strict=True))
-    )
-    return Passages(work / "held" / index.DATABASE)
-
-
-def _vectors(made: UPath) -> Any:
-    rows = index.rows_of(made)
-    flat = np.asarray(rows["vector"].combine_chunks().flatten(), np.float32)
-    return zip(rows["digest"].to_pylist(), flat.reshape(len(rows), -1), strict=True)
+    return plain, {each.digest: each.searched for each in plain if each.digest not in known}
 
 
 def _rankings(  # noqa: PLR0917 - what is searched, and how
@@ -139,6 +145,10 @@ def _rankings(  # noqa: PLR0917 - what is searched, and how
         retriever.near(question, vector, groups)
         for question, vector in zip(questions, vectors, strict=False)
     ]
+
+
+def _confidences(found: Sequence[Found]) -> Floats:
+    return np.array([one.confidence for one in found])
 
 
 def _scores(found: Sequence[Found], sections: Sequence[str]) -> Floats:

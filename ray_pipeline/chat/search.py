@@ -42,12 +42,10 @@ class Passages:
 
     def by_words(self, question: str, groups: Collection[str], count: int) -> list[Hit]:
         """The passages with the question's words by BM25, the best first."""
-        from lancedb.query import MatchQuery
-
         if not question.strip():
             return []
         # Not as text: LanceDB would read quotation marks and signs in it as operators.
-        asked = MatchQuery(question, "searched")
+        asked = library("lancedb.query", "chat").MatchQuery(question, "searched")
         query = self._table.search(asked, query_type="fts")
         return [Hit(*row) for row in self._rows(query, groups, count, "_score")]
 

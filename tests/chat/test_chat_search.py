@@ -97,6 +97,13 @@ def test_questions_are_answered_by_their_section_and_those_below():
     assert relevance.tolist() == [[0, 1, 1, 0], [0, 0, 0, 1]]
 
 
+def test_a_question_is_answered_where_one_of_its_sections_is_found():
+    relevance = np.array([[0, 1, 1, 0], [0, 0, 0, 1.0]])
+    scores = np.array([[-1, -2, 0, -9.0], [0, -9, -9, -1]])
+    assert judge.as_one(relevance, relevance).tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert judge.as_one(scores, relevance).tolist() == [[-1, 0, -9, -9], [0, -9, -9, -1]]
+
+
 def test_a_threshold_is_judged_on_questions_that_did_not_choose_it():
     known, unknown = ([f"{kind} {n}" for n in range(40)] for kind in ("known", "unknown"))
     sure, unsure = np.linspace(0.5, 0.9, 40), np.linspace(0.1, 0.45, 40)
