@@ -10,7 +10,7 @@ import time
 from importlib import import_module
 
 from ray import serve
-from ray.exceptions import ActorDiedError, GetTimeoutError
+from ray.exceptions import ActorDiedError
 
 from ray_pipeline.deploy import ports, scaling
 from ray_pipeline.deploy.board import Release
@@ -62,7 +62,7 @@ def start(port: int, host: str) -> None:
         )
     try:
         serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
-    except (GetTimeoutError, ActorDiedError) as error:
+    except (TimeoutError, ActorDiedError) as error:
         raise ClusterError(
             f"Ray Serve's proxy did not start: {error}",
             expected=f"that it listens on port {port} within a minute",
