@@ -46,11 +46,11 @@ class Parts(NamedTuple):
 
 
 _QUOTED_WORDS, _QUOTED, _LOOKED_AT, _LEAST_WORDS = 110, 4, 40, 4
-_WORSE = 0.2
+_WORSE = 0.15
 """How much less than the best sentence says for itself another may."""
 _WHOLE_WORDS, _CLOSING = 45, "\"'”’)]"
-_POINTER = re.compile(r"\(?(also )?see\b", re.IGNORECASE)
-"""Sentences that only say where else something stands."""
+_POINTER = re.compile(r"\(?(also )?see\b|\w+://", re.IGNORECASE)
+"""Sentences that only say where else something stands, and addresses that they begin with."""
 _FIRST_PASSAGES, _FIRST_SENTENCE = 0.15, 0.03
 """What speaks for a sentence besides its meaning: its passage's rank, and that it opens it."""
 
