@@ -47,8 +47,8 @@ class Bot:
         encoder = SentenceStatistics.model_validate_json(about)
         embed = sentences.embedding(encoder, graph=opened.path / export.GRAPH)
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
-        self.passages = Passages(UPath(opened.path / index.DATABASE))
-        retriever = Retriever(self.passages, embed, self.settings.retrieve)
+        passages = Passages(UPath(opened.path / index.DATABASE))
+        retriever = Retriever(passages, embed, self.settings.retrieve)
         generate = self.settings.generate
         parts = Parts(generate, embed, opened.path / export.MODEL)
         quoting = generators.extractive(parts)

@@ -27,7 +27,6 @@ def pages(name: str, bot: Bot, settings: Serve) -> dict[str, Response]:
         name=name,
         title=bot.settings.title or name,
         examples=bot.settings.examples,
-        passages=len(bot.passages),
         version=bot.manifest.version,
         made=bot.manifest.created.partition("T")[0],
         keyed=settings.auth == "key",

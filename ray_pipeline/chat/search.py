@@ -31,9 +31,6 @@ class Passages:
         lancedb = library("lancedb", "chat")
         self._table = lancedb.connect(str(database)).open_table(TABLE)
 
-    def __len__(self) -> int:
-        return int(self._table.count_rows())
-
     def by_vector(self, vector: Sequence[float], groups: Collection[str], count: int) -> list[Hit]:
         """The passages nearest in meaning, the nearest first."""
         query = self._table.search(vector, vector_column_name="vector").distance_type("cosine")

@@ -249,7 +249,7 @@ def test_the_page_shows_the_answer_and_its_sources(port):
         assert page.text("h1") == "Ask the kitchen"
         page.type("#key", http_servers.KEY)
         page.click(".example")
-        page.waited(".sources", bool)
+        page.waited("#chat", lambda text: "[1]" in text)
         assert page.text(".turn h2") == QUESTION
         assert "1" in page.text(".said .mark")
         page.click(".said .mark")
@@ -264,5 +264,5 @@ def test_the_page_shows_the_answer_and_its_sources(port):
         page.type("#question", "x")
         page.run("document.getElementById('key').value = 'rp_wrong'")
         page.click("#send")
-        page.waited(".said.failed", lambda text: "key" in text)
+        page.waited("#chat", lambda text: "the API key is wrong" in text)
         assert page.complaints() == []
