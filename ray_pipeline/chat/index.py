@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from ray_pipeline.job.features import ColumnFeatures
 
 TABLE, ABOUT, DATABASE = "passages", "index.json", "lance"
 LONGEST = 256
-"""Tokens of a text that the encoder reads."""
+"""Tokens of a text that the encoder reads at the most."""
 INDEXED = 50_000
 """From this many passages on vectors are searched through an index; below, all are compared."""
 _SHOWN = 20
@@ -39,8 +40,17 @@ Vectors = NDArray[np.float32]
 
 def encoder_of(settings: Chat) -> SentenceStatistics:
     """The encoder of texts. Raises JobError: it cannot be loaded."""
-    features = ColumnFeatures(text="embedding", encoder=settings.encoder, longest=LONGEST)
+    longest = _longest(settings.encoder)
+    features = ColumnFeatures(text="embedding", encoder=settings.encoder, longest=longest)
     return sentences.fitted("text", features)
+
+
+def _longest(encoder: str) -> int:
+    """Tokens of a text that are read: no more than an encoder in a folder has places for, of which
+    some families keep two for themselves."""
+    config = Path(encoder) / "config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return min(LONGEST, int(told.get("max_position_embeddings", LONGEST + 2)) - 2)
 
 
 def fingerprint(source: Source, settings: Chat) -> list[Any]:

@@ -22,7 +22,7 @@ from ray_pipeline.chat import export, index, judge
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot, settings_of
 from ray_pipeline.chat.page import pages
-from ray_pipeline.deploy import batch
+from ray_pipeline.deploy import runtime
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.keyring import described
@@ -164,7 +164,7 @@ def test_a_bundle_holds_nothing_of_this_machine_and_predicts_no_rows(opened, fol
     for name in ("chat.json", "encoder.json", "README.md", "manifest.json"):
         assert str(folder) not in (opened.path / name).read_text()
     with pytest.raises(BundleError, match="chatbot"):
-        batch.predicted(opened.path, Source(url="unused"), "unused")
+        runtime.check_predicts(opened)
 
 
 def test_openais_client_is_answered_with_sources(port, counters):
@@ -203,7 +203,7 @@ def test_documents_of_a_group_are_for_its_keys_alone(port):
 
 def test_a_conversation_in_the_terminal(bot):
     told = "".join(commands_chat.conversation(bot, [QUESTION, "And why?"]))
-    assert told.count("[1] Kitchen › How is tea made?") >= 1
+    assert told.count("] Kitchen › How is tea made?") >= 1
     assert "https://kitchen.example/tea.md#how-is-tea-made" in told
     lines = list(commands_chat.conversation(bot, [QUESTION], as_json=True))
     assert json.loads(lines[0])["choices"][0]["message"]["content"]
