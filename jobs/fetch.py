@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,15 +131,18 @@ def _as_torch(folder: Path, file: str) -> None:
 
 
 def _faq(folder: Path) -> Path:
-    """`faq.jsonl`: each question of the list with its answer and its chapter."""
+    """`pages`: the list as it is read. `faq.jsonl`: each of its questions with its answer and its
+    chapter."""
     import faq
 
-    target = folder / "faq.jsonl"
-    if not target.exists():
+    target, kept = folder / "faq.jsonl", folder / "pages"
+    if not target.exists() or not kept.exists():
         with tempfile.TemporaryDirectory() as scratch:
-            pages = _unpacked(FAQ, scratch) / "usr/share/doc/debian/FAQ"
-            folder.mkdir(parents=True, exist_ok=True)
-            faq.written(list(pages.glob("*.en.html")), target)
+            pages = list((_unpacked(FAQ, scratch) / "usr/share/doc/debian/FAQ").glob("*.en.html"))
+            kept.mkdir(parents=True, exist_ok=True)
+            for page in pages:
+                shutil.copy(page, kept)
+            faq.written(pages, target)
     return folder
 
 

@@ -42,7 +42,7 @@ class Manifest:
     version: str
     created: str
     """UTC, ISO 8601."""
-    task: Literal["classification", "multilabel", "regression", "generation", "retrieval"]
+    task: Literal["classification", "multilabel", "regression", "generation", "retrieval", "chat"]
     schema: Schema
     classes: tuple[str, ...] | None
     """In the order of the model's outputs; None for all but a classification."""

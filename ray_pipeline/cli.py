@@ -16,6 +16,7 @@ from typing import Any
 from ray_pipeline import (
     __version__,
     commands,
+    commands_chat,
     commands_cluster,
     commands_release,
     commands_watch,
@@ -98,7 +99,8 @@ def _add_jobs(command: Command) -> None:
     expiring = command(commands.expire, "JOB")
     watching = command(commands_watch.watch, "JOB")
     watching.add_argument("--once", action="store_true", help="look once, and end")
-    for parser in (validating, running, asking, erasing, expiring, watching):
+    talking = command(commands_chat.chat, "JOB")
+    for parser in (validating, running, asking, erasing, expiring, watching, talking):
         parser.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"
         )

@@ -28,10 +28,16 @@ def run(options: argparse.Namespace) -> None:
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
     from ray_pipeline import costs, jobfile, pipeline
+    from ray_pipeline.chat import documents
     from ray_pipeline.data import collect
     from ray_pipeline.model import plan
 
     job = jobfile.read(options.job, options.set)
+    if job.chat is not None:
+        files = documents.found(job.data.source, job.chat.access)
+        lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
+        told = [{"name": file.name, "group": file.group} for file in files]
+        return printed({"valid": True, "documents": told}, lines, options.json)
     fingerprint = collect.fingerprint(job.data)
     _, schema = pipeline.checked(job, job.data)
     lines = [f"{options.job}: valid", ""]
@@ -43,7 +49,7 @@ def validate(options: argparse.Namespace) -> None:
         costs.keep_plan(job, training.hours)
     else:
         lines += ["", "after `run --until features`, this plans memory, time and cost of training"]
-    printed(result, lines, options.json)
+    return printed(result, lines, options.json)
 
 
 def schema(options: argparse.Namespace) -> None:
@@ -288,7 +294,7 @@ def record_result(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_HEADLINE = ("accuracy", "roc_auc", "r2", "rmse")
+_HEADLINE = ("accuracy", "roc_auc", "r2", "rmse", "recall_at_5", "mrr")
 
 
 def _headline(record: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ray_pipeline.errors import JobError, UsageError
-from ray_pipeline.job import Features, Job, Label, Serve, Source
+from ray_pipeline.job import Chat, Features, Job, Label, Serve, Source
 
 Location = tuple[str | int, ...]
 
@@ -261,6 +261,7 @@ def _resolved(job: Job, folder: Path) -> Job:
     )
     return job.model_copy(
         update={
+            "chat": job.chat and _chat_placed(job.chat, folder),
             "label": job.label and _label_placed(job.label, folder),
             "storage": _absolute(job.storage, folder),
             "stores": tuple(
@@ -271,6 +272,20 @@ def _resolved(job: Job, folder: Path) -> Job:
             "model": job.model.model_copy(
                 update={"base": job.model.base and _base(job.model.base, folder)}
             ),
+        }
+    )
+
+
+def _chat_placed(chat: Chat, folder: Path) -> Chat:
+    generate, questions = chat.generate, chat.judge.unanswerable
+    if generate.by == "llama" and generate.model:
+        generate = generate.model_copy(update={"model": _absolute(generate.model, folder)})
+    judge = {"unanswerable": questions and _absolute(questions, folder)}
+    return chat.model_copy(
+        update={
+            "encoder": _base(chat.encoder, folder),
+            "generate": generate,
+            "judge": chat.judge.model_copy(update=judge),
         }
     )
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from ray_pipeline import path_chat
 from ray_pipeline.data import (
     balance,
     bias,
@@ -54,6 +55,9 @@ def path(run: Run) -> Iterator[Stage]:
     """Each stage of the run's job, as it is passed; the run's record says by then what it found,
     for a run may end there."""
     job, record = run.job, run.record
+    if job.chat is not None:
+        yield from path_chat.path(run, job.chat)
+        return
     if job.data.privacy and job.data.privacy.retention_days:
         record["expired"] = expire.removed(job)
     data = increments.settled(tombstones.settled(job.data, run.root), run.root)

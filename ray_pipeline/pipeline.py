@@ -16,6 +16,8 @@ from ray_pipeline.schema import Schema
 __all__ = ["STAGES", "annotated", "checked", "path", "run"]
 
 STAGES = (
+    "index",
+    "judge",
     "privacy",
     "clean",
     "anonymity",

@@ -30,7 +30,7 @@ Record = Mapping[str, Any]
 
 _PLACES = {
     "learned": ("tune", "train", "folds", "prune", "distill", "compress"),
-    "judged": ("evaluate", "champion"),
+    "judged": ("evaluate", "champion", "judge"),
     "served": ("export", "deploy"),
 }
 """What the page says of its own before these; all other stages' findings follow the data."""

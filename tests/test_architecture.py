@@ -24,9 +24,9 @@ FLOORS = [
     {"data"},
     {"model"},
     {"deploy"},
-    {"watch"},
-    {"pipeline", "path", "cluster", "payload", "submission", "driver"},
-    {"commands", "commands_cluster", "commands_release", "commands_watch"},
+    {"chat", "watch"},
+    {"pipeline", "path", "path_chat", "cluster", "payload", "submission", "driver"},
+    {"commands", "commands_chat", "commands_cluster", "commands_release", "commands_watch"},
     {"cli"},
 ]
 

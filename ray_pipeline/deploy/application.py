@@ -7,20 +7,23 @@ import json
 import logging
 import os
 import time
-from typing import Any
+from importlib import import_module
 
 from ray import serve
 from ray.exceptions import ActorDiedError
 
 from ray_pipeline.deploy import ports, scaling
 from ray_pipeline.deploy.board import Release
+from ray_pipeline.deploy.example import Request
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
-from ray_pipeline.deploy.replica import Replica
 from ray_pipeline.errors import ClusterError
 from ray_pipeline.job import Serve
 
 FRONT = "ray_pipeline"
 """The application that answers outside the endpoints."""
+REPLICAS = {"chat": "ray_pipeline.chat.replica:ChatReplica"}
+"""What answers for a bundle's task, as `module:class`, if not a replica that predicts rows."""
+_PREDICTS = "ray_pipeline.deploy.replica:Replica"
 _ANSWER_WITHIN_S = 60.0
 _START_WITHIN_S = 180.0
 
@@ -153,23 +156,22 @@ def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
 
 def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:
     own = settings.without("release").model_dump_json()
-    return deployment(settings, Replica, gpus).bind(
+    module, _, kind = REPLICAS.get(release.get("task", ""), _PREDICTS).partition(":")
+    return deployment(settings, getattr(import_module(module), kind), gpus).bind(
         release["name"], release["bundle"], own, release["keyring"], release["digest"]
     )
 
 
-def wait_for_answer(
-    release: Release, row: dict[str, Any], settings: Serve, key: str | None
-) -> None:
-    """Return once the new version has predicted `row`, for Serve is ready before its proxy is."""
-    body = json.dumps({"rows": [row]})
+def wait_for_answer(release: Release, asked: Request, settings: Serve, key: str | None) -> None:
+    """Return once the new version has answered, for Serve is ready before its proxy is."""
+    body = json.dumps(asked.body)
     headers = {"Content-Type": "application/json", **({"X-API-Key": key} if key else {})}
     last = "no answer"
     until = time.monotonic() + _ANSWER_WITHIN_S
     while time.monotonic() < until:
         connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=10)
         try:
-            connection.request("POST", f"/{release['name']}/predict", body, headers)
+            connection.request("POST", f"/{release['name']}/{asked.path}", body, headers)
             response = connection.getresponse()
             text = response.read()
             if response.status == 200 and json.loads(text)["version"] == release["version"]:
@@ -181,5 +183,5 @@ def wait_for_answer(
             connection.close()
         time.sleep(0.05)
     raise ClusterError(
-        f"the endpoint does not answer: {last}", where=release["url"], expected="a prediction"
+        f"the endpoint does not answer: {last}", where=release["url"], expected="an answer"
     )

@@ -9,7 +9,8 @@ import logging
 import re
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,35 @@ class Response:
             }
         )
         await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+_EVENTS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),  # to proxies that would hold it back until it is whole
+    *PLAIN_HEADERS,
+)
+
+
+class Stream:
+    """An answer in parts, as they come: server-sent events."""
+
+    status = 200
+
+    def __init__(self, parts: AsyncGenerator[bytes], extra: tuple[Header, ...] = ()) -> None:
+        self.parts, self.extra = parts, extra
+
+    async def send(self, send: Send, head: bool = False) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": [*_EVENTS, *self.extra],
+            }
+        )
+        async with aclosing(self.parts) as parts:  # also where the client leaves
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def json_response(document: Any, status: int = 200) -> Response:

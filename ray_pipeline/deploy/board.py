@@ -41,6 +41,8 @@ class Release(Made):
     """`open`, or `key` where reading its figures takes one."""
     metadata: dict[str, Any]
     """What the Open Inference Protocol says of the model."""
+    task: NotRequired[str]
+    """The bundle's."""
     application: NotRequired[str]
     """The application that answers for it, if it has none of its own."""
 

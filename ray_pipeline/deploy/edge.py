@@ -25,6 +25,8 @@ from ray_pipeline.errors import RequestError
 
 _NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
 _PLAIN = b"text/plain"
+_LONG = "/chat/completions"
+"""How a path ends whose answers take long enough to be given up when the client leaves."""
 MAX_HEADERS = 100
 _KINDS = {
     408: ("timeout", "the request took too long"),
@@ -42,7 +44,7 @@ class Edge:
     """Makes Serve's own refusals JSON, and spares it the watch for clients that leave.
 
     Serve runs two more tasks for each request to notice a client that hangs up, so that a long
-    answer can be given up; a prediction is done sooner than that pays.
+    answer can be given up; a prediction is done sooner than that pays, a chat's answer is not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -60,7 +62,8 @@ class Edge:
             answer = error_response(wrong, path=scope["path"])
             await answer.send(send, head=scope["method"] == "HEAD")
             return
-        scope["headers"] = [*scope["headers"], _NO_WATCH]
+        if not scope["path"].endswith(_LONG):
+            scope["headers"] = [*scope["headers"], _NO_WATCH]
         refused = False
 
         async def rewritten(message: Message) -> None:

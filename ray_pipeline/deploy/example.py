@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.data import dates
@@ -11,6 +12,23 @@ from ray_pipeline.data.media import pixels
 from ray_pipeline.data.statistics import ImageStatistics, Statistics
 
 _WORDS = 8
+_QUESTION = "What can you tell me about?"
+
+
+class Request(NamedTuple):
+    """A request to try an endpoint with: its path below the endpoint's, and its body."""
+
+    path: str
+    body: dict[str, Any]
+
+
+def example_request(opened: Bundle, name: str) -> Request:
+    """A request that the endpoint `name` of the bundle answers."""
+    if opened.manifest.task == "chat":
+        examples = json.loads((opened.path / "chat.json").read_text())["chat"]["examples"]
+        message = {"role": "user", "content": [*examples, _QUESTION][0]}
+        return Request("v1/chat/completions", {"model": name, "messages": [message]})
+    return Request("predict", {"rows": [example_row(opened)]})
 
 
 def statistics(opened: Bundle) -> Statistics:

@@ -7,9 +7,10 @@ endpoints whose job says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
+import msgspec
 from ray import serve
 from ray.serve._private.common import ReplicaState
 
@@ -22,6 +23,7 @@ from ray_pipeline.deploy.asgi import (
     Response,
     Scope,
     Send,
+    Stream,
     body_of,
     error_response,
     failure_response,
@@ -34,13 +36,18 @@ from ray_pipeline.deploy.asgi import (
 from ray_pipeline.deploy.auth import Gate, Headers
 from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.deploy.counters import exposition
+from ray_pipeline.deploy.inference import CHAT
 from ray_pipeline.deploy.tensors import BINARY
 from ray_pipeline.errors import RequestError
 
 Infer = Callable[[bytes, list[Header]], Awaitable[Response]]
 
 _MAX_BYTES = 64_000_000  # the endpoint itself has the bound that the job sets
-_KNOWN = "/, /metrics, /v2, /v2/health/live, /v2/health/ready, /v2/models/NAME, /NAME/"
+_KNOWN = (
+    "/, /metrics, /v1/models, /v1/chat/completions, /v2, /v2/health/live, /v2/health/ready, "
+    "/v2/models/NAME, /NAME/"
+)
+_CHAT = "/v1/chat/completions"
 _READS = ("GET", "HEAD")
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -79,6 +86,7 @@ class Front:
             "/": self._listed,
             "/metrics": self._metrics,
             "/v2": self._server,
+            "/v1/models": self._models,
             "/v2/health/live": self._live,
             "/v2/health/ready": self._all_ready,
         }
@@ -96,11 +104,17 @@ class Front:
             response = failure_response(error, scope["path"])
         return await response.send(send, head=scope["method"] == "HEAD")
 
-    async def _response(self, scope: Scope, receive: Receive) -> Response:
+    async def _response(self, scope: Scope, receive: Receive) -> Response | Stream:
         path, method = scope["path"], scope["method"]
         parts = path.strip("/").split("/")
         if parts[:2] == ["v2", "models"] and len(parts) > 2:
             return await self._model(parts[2], "/".join(parts[3:]), scope, receive)
+        if path == _CHAT:
+            return (
+                await self._completed(scope, receive)
+                if method == "POST"
+                else not_allowed(method, path, "POST")
+            )
         answer = self._answers.get(path.rstrip("/") or "/")
         if answer is None:
             raise not_found(path, _KNOWN)
@@ -118,6 +132,8 @@ class Front:
         if what not in ("", "ready", "infer"):
             raise not_found(path, _KNOWN)
         if what == "infer":
+            if release["metadata"]["platform"] == CHAT:
+                raise not_found(path, f"{_CHAT} with the model {name}")
             if method != "POST":
                 return not_allowed(method, path, "POST")
             return await self._inferred(name, scope, receive)
@@ -145,9 +161,7 @@ class Front:
                         "name": name,
                         "version": release["version"],
                         "status": running.get(application_of(release), ("GONE", 0))[0],
-                        "predict": f"/{name}/predict",
-                        "page": f"/{name}/",
-                        "docs": f"/{name}/docs",
+                        **_places(name, release),
                         **({"trial": trials[name]} if name in trials else {}),
                     }
                     for name, release in releases.items()
@@ -197,13 +211,38 @@ class Front:
             )
         return json_response({"ready": True})
 
+    async def _models(self, _: Headers) -> Response:
+        """The chatbots, as OpenAI's protocol lists models."""
+        listed = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "ray_pipeline"}
+            for name, release in (await self._releases()).items()
+            if release["metadata"]["platform"] == CHAT
+        ]
+        return json_response({"object": "list", "data": listed})
+
+    async def _completed(self, scope: Scope, receive: Receive) -> Response | Stream:
+        """The answer of the chatbot that the body names; its own replica looks at all else."""
+        body = await body_of(scope, receive, _MAX_BYTES)
+        name = _model_in(body)
+        release = await self._release(name)
+        if release["metadata"]["platform"] != CHAT:
+            raise not_found(_CHAT, f"/{name}/predict, for {name} predicts rows")
+        handle = (await self._handle(name)).options(stream=True)
+        parts = handle.completed.remote(body, list(scope["headers"]))
+        head: Response = await anext(parts)
+        return head if head.body else Stream(_rest(parts), head.headers)
+
+    async def _handle(self, name: str) -> Any:
+        if name not in self._handles:
+            self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
+        return self._handles[name]
+
     async def _inferred(self, name: str, scope: Scope, receive: Receive) -> Response:
         body = await body_of(scope, receive, _MAX_BYTES)
         if name in self._here:
             return await self._here[name](body, list(scope["headers"]))
-        if name not in self._handles:
-            self._handles[name] = await asyncio.to_thread(serve.get_app_handle, name)
-        answer: Response = await self._handles[name].infer.remote(body, list(scope["headers"]))
+        handle = await self._handle(name)
+        answer: Response = await handle.infer.remote(body, list(scope["headers"]))
         return answer
 
     async def _releases(self) -> dict[str, Release]:
@@ -221,6 +260,38 @@ class Front:
                 expected=", ".join(releases) or "a model that is deployed",
             )
         return releases[name]
+
+
+async def _rest(parts: Any) -> AsyncGenerator[bytes]:
+    """What a replica streams; it is told where nobody takes it any more."""
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        parts.cancel()
+
+
+class _Named(msgspec.Struct):
+    model: str
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+def _model_in(body: bytes) -> str:
+    """The model that a request names. Raises RequestError."""
+    try:
+        return str(_named(body).model)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(
+            "the body names no model", status=400, code="no_model", where="model"
+        ) from error
+
+
+def _places(name: str, release: Release) -> dict[str, str]:
+    if release["metadata"]["platform"] == CHAT:
+        return {"chat": f"/{name}/v1/chat/completions", "page": f"/{name}/"}
+    return {"predict": f"/{name}/predict", "page": f"/{name}/", "docs": f"/{name}/docs"}
 
 
 class FrontReplica:

@@ -94,8 +94,15 @@ def answer(
     return Response(200, head + b"".join(after), headers, rows=len(predictions))
 
 
+CHAT = "ray_pipeline_chat"
+"""The platform of what is asked through OpenAI's protocol, not this one."""
+
+
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What the protocol says of a model: its inputs and outputs."""
+    if manifest.task == "chat":
+        about = {"name": manifest.name, "versions": [manifest.version], "platform": CHAT}
+        return {**about, "inputs": [], "outputs": []}
     inputs = [
         {"name": column.name, "datatype": DATATYPES[column.kind], "shape": [-1]}
         for column in manifest.schema.features

@@ -25,7 +25,7 @@ from ray_pipeline.deploy import (
     trial,
 )
 from ray_pipeline.deploy.board import Release, board
-from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.example import Request, example_request
 from ray_pipeline.deploy.front import application_of, running_replicas
 from ray_pipeline.deploy.tokens import Tokens
 from ray_pipeline.errors import GateRefused, JobError
@@ -52,7 +52,7 @@ def deploy(
         where it was tried.
 
     Raises:
-        BundleError: the bundle is not whole, or is a language model.
+        BundleError: the bundle is not whole, or is a language model by itself.
         JobError: `serve.online` or `serve.log` names columns that the model does not know, the
             keys of `serve.jwt` cannot be read, or a GPU is needed that the cluster does not have.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
@@ -60,7 +60,8 @@ def deploy(
     """
     path = _absolute(path)
     opened = bundle.opened(path)
-    runtime.check_predicts(opened)
+    if opened.manifest.task != "chat":
+        runtime.check_predicts(opened)
     gpus = _gpus(settings)
     if settings.online:
         _check_online(settings.online, opened)
@@ -71,27 +72,31 @@ def deploy(
     key = auth.key() if settings.auth == "key" else None
     # Before anything answers: a replica begins with the keys that it finds.
     keyring_id = keyring.publish(key) if key else None
-    release, row = described(opened, path, name, settings, keyring_id, why), example_row(opened)
+    release = described(opened, path, name, settings, keyring_id, why)
+    asked = example_request(opened, name)
     unchanged, phases = _is_live(release), []
     if not unchanged:
         application.start(settings.port, settings.host)
-        with _tried(release, settings, gpus, row, action) as phases:
+        with _tried(release, settings, gpus, asked, action) as phases:
             application.run(release, settings, gpus)
-            application.wait_for_answer(release, row, settings, key)
+            application.wait_for_answer(release, asked, settings, key)
         _noted(release, opened, action)
     return {
         "endpoint": release["url"],
         "version": release["version"],
         "unchanged": unchanged,
-        "curl": _curl(release, row),
+        "curl": _curl(release, asked),
         **({"gpus": gpus} if settings.gpus else {}),
         **_found(settings, phases),
     }
 
 
+_PATHS = {"chat": "v1/chat/completions"}
+
+
 @contextmanager
 def _tried(
-    release: Release, settings: Serve, gpus: float, row: dict[str, Any], action: history.Action
+    release: Release, settings: Serve, gpus: float, asked: Request, action: history.Action
 ) -> Iterator[list[dict[str, Any]]]:
     """The phases of the trial that a release has to pass before the block; none where nothing is
     live, and for a rollback. Raises GateRefused, and keeps that it did."""
@@ -101,7 +106,7 @@ def _tried(
         yield []
         return
     try:
-        with trial.passed(release, live, settings, gpus, row) as phases:
+        with trial.passed(release, live, settings, gpus, asked.body["rows"][0]) as phases:
             yield phases
     except GateRefused as error:
         _kept(history.entry(release, "refused", why=error.what))
@@ -238,7 +243,8 @@ def described(  # noqa: PLR0917 - what a release is
         "by": by or audit.user(),
         "why": why,
         "settings": settings.model_dump_json(),
-        "url": f"http://127.0.0.1:{settings.port}/{name}/predict",
+        "url": f"http://127.0.0.1:{settings.port}/{name}/{_PATHS.get(manifest.task, 'predict')}",
+        "task": manifest.task,
         "auth": settings.auth,
         "keyring": keyring_id,
         "metrics": settings.metrics,
@@ -259,7 +265,7 @@ def _is_live(release: Release) -> bool:
     return same and running_replicas().get(name, ("", 0))[0] == "RUNNING"
 
 
-def _curl(release: Release, row: dict[str, Any]) -> str:
+def _curl(release: Release, asked: Request) -> str:
     key = ' -H "X-API-Key: $(ray-pipeline key)"' if release["auth"] == "key" else ""
-    body = json.dumps({"rows": [row]}).replace("'", "'\\''")
+    body = json.dumps(asked.body).replace("'", "'\\''")
     return f"curl -sS {release['url']}{key} -d '{body}'"

@@ -123,6 +123,13 @@ class Predictor:
 
 def check_predicts(bundle: Bundle) -> None:
     """Raises BundleError for a language model: it writes texts, and takes no rows."""
+    if bundle.manifest.task == "chat":
+        raise BundleError(
+            "a chatbot, which is asked questions and does not predict rows",
+            where=str(bundle.path),
+            expected="a bundle of a model that predicts a class or a value",
+            hint="`ray-pipeline deploy` gives it an endpoint that speaks OpenAI's protocol",
+        )
     if bundle.manifest.task == "generation":
         raise BundleError(
             "a language model, which answers in words and does not predict rows",

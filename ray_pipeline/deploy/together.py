@@ -22,7 +22,7 @@ from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.board import board
 from ray_pipeline.deploy.counters import Counters
-from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.example import example_request
 from ray_pipeline.deploy.front import Front
 from ray_pipeline.deploy.many import Kept, Loaded, Many
 from ray_pipeline.deploy.pages import pages
@@ -129,7 +129,7 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
     for name, one in opened.items():
         made = release.described(one, paths[name], name, settings, keyring_id)
         made["application"] = application.FRONT
-        application.wait_for_answer(made, example_row(one), settings, key)
+        application.wait_for_answer(made, example_request(one, made["name"]), settings, key)
         ray.get(board().released.remote(made))
         done.append({"endpoint": made["url"], "version": made["version"], "name": name})
     return done

@@ -12,6 +12,7 @@ from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.balance import Balance
 from ray_pipeline.job.base import Bound, Fraction, Price, Settings
 from ray_pipeline.job.behaviour import Behaviour
+from ray_pipeline.job.chat import Chat
 from ray_pipeline.job.clean import Clean
 from ray_pipeline.job.data import ColumnSettings, Data, Split
 from ray_pipeline.job.evaluate import Evaluate, Importance, Robustness
@@ -38,6 +39,7 @@ __all__ = [
     "Balance",
     "Behaviour",
     "Bound",
+    "Chat",
     "Clean",
     "ColumnSettings",
     "Compress",
@@ -79,6 +81,23 @@ __all__ = [
 ]
 
 
+CHAT = {"name", "storage", "data", "chat", "evaluate", "serve", "prices"}
+"""The sections of a job with a chatbot."""
+JUDGED = {"bootstrap", "gates"}
+OF_ROWS = {
+    "release",
+    "online",
+    "max_rows",
+    "graphql",
+    "jobs",
+    "guard",
+    "round",
+    "gpus",
+    "providers",
+}
+"""What of `serve` a chatbot has not."""
+
+
 class Job(Settings):
     """A job: from raw data to an answering endpoint."""
 
@@ -87,6 +106,10 @@ class Job(Settings):
         "storage", description="Where all that the job makes is kept: a path or an fsspec URI."
     )
     data: Data
+    chat: Chat | None = Field(
+        None,
+        description="A chatbot that answers from the documents in `data.source`, and no model.",
+    )
     label: Label | None = Field(None, description="Labels by functions that vote.")
     model: Model = Model()
     train: Train = Train()
@@ -104,6 +127,19 @@ class Job(Settings):
         "size, as in the report: for the cost of a run.",
         examples=[{"cpu-spot": 0.31, "gpu": 4.1, "8 CPU": 0.4}],
     )
+
+    @model_validator(mode="after")
+    def _a_model_or_a_chat(self) -> Job:
+        if self.chat is None:
+            if not self.data.label:
+                raise ValueError("`data.label` is required: the column to predict")
+            return self
+        for part, kept in ((self, CHAT), (self.data, {"source"}), (self.evaluate, JUDGED)):
+            if others := sorted(part.model_fields_set - kept):
+                raise ValueError(f"`{others[0]}` is for jobs that train a model, not for a `chat`")
+        if others := sorted(self.serve.model_fields_set & OF_ROWS):
+            raise ValueError(f"`serve.{others[0]}` is for endpoints that predict rows")
+        return self
 
     @model_validator(mode="after")
     def _something_to_search(self) -> Job:

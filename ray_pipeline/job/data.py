@@ -89,10 +89,12 @@ class Data(Settings):
         (), description="Texts that mean `no value`, besides the empty one."
     )
     label: str = Field(
-        description="The column to predict; if several of its values may apply to a row, its kind "
-        "is `labels`: their names with a separator between them, or a list. Of a model that "
-        "writes, its kind is `text`: answers to the prompts in another, or transcripts of chats as "
-        "JSON. So it is of one that finds: the passages that belong to the questions in another."
+        "",
+        description="The column to predict, which only a `chat` has not; if several of its values "
+        "may apply to a row, its kind is `labels`: their names with a separator "
+        "between them, or a list. Of a model that writes, its kind is `text`: answers "
+        "to the prompts in another, or transcripts of chats as JSON. So it is of one "
+        "that finds: the passages that belong to the questions in another.",
     )
     columns: dict[str, ColumnEntry] = Field(
         default_factory=dict,

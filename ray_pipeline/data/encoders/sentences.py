@@ -71,15 +71,18 @@ def _exported(base: str) -> bytes:
     return content
 
 
-def embedding(column: SentenceStatistics, threads: int = 1) -> Callable[[Any], Vectors]:
-    """A function from texts [N] to their vectors [N, width], of length 1."""
+def embedding(
+    column: SentenceStatistics, threads: int = 1, graph: Path | None = None
+) -> Callable[[Any], Vectors]:
+    """A function from texts [N] to their vectors [N, width], of length 1; by the encoder in the
+    file `graph`, if it is not to be that of the cache."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     loaded = onnxruntime.InferenceSession(
-        str(graph_of(column.base)), options, providers=["CPUExecutionProvider"]
+        str(graph or graph_of(column.base)), options, providers=["CPUExecutionProvider"]
     )
 
     def run(columns: dict[str, NDArray[Any]]) -> Vectors:

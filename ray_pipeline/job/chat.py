@@ -1,0 +1,155 @@
+"""A chatbot that answers from documents."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ray_pipeline.job.base import Fraction, Settings
+from ray_pipeline.job.privacy import Entity
+
+PUBLIC = "public"
+"""The group of documents that everybody may read who may call the endpoint."""
+GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+
+
+class Access(Settings):
+    """A group of documents that only some callers are answered from."""
+
+    documents: tuple[str, ...] = Field(
+        min_length=1,
+        description="Names below the source's folder, with `*` and `?`: `internal/*`. A document "
+        "that several groups name belongs to the first of them.",
+    )
+    keys: tuple[str, ...] = Field(
+        (), description="Names of the keys (`ray-pipeline keys add NAME`) that open them."
+    )
+
+
+class Chunks(Settings):
+    """How sections are divided into the passages that are found."""
+
+    longest: int = Field(180, ge=20, le=2000, description="Words of a passage at the most.")
+    overlap: int = Field(
+        40,
+        ge=0,
+        description="Words of the passage before that one begins with, in whole sentences.",
+    )
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> Chunks:
+        if self.overlap * 2 > self.longest:
+            raise ValueError("`overlap` must be at most half of `longest`")
+        return self
+
+
+class Retrieve(Settings):
+    """What is found for a question."""
+
+    by: Literal["hybrid", "vectors", "text"] = Field(
+        "hybrid",
+        description="`vectors`: by meaning; `text`: by words (BM25); `hybrid`: by both, fused by "
+        "their ranks.",
+    )
+    candidates: int = Field(50, ge=1, le=1000, description="Passages that each search proposes.")
+    passages: int = Field(5, ge=1, le=50, description="Passages that an answer is made from.")
+    words: int = Field(
+        700, ge=50, le=20_000, description="Words that these passages have together at the most."
+    )
+
+
+class Generate(Settings):
+    """Who puts the answer into words."""
+
+    by: Literal["extractive", "llama", "openai"] = Field(
+        "extractive",
+        description="`extractive` quotes the best sentences and needs no model; `llama` runs a "
+        "GGUF file in the replica; `openai` asks a server that speaks OpenAI's protocol.",
+    )
+    model: str | None = Field(
+        None, description="The GGUF file, relative to the job file; or the server's model."
+    )
+    url: str | None = Field(
+        None, description="The server's address, up to `/v1`.", examples=["http://llm:8000/v1"]
+    )
+    key: str | None = Field(
+        None,
+        description="`${NAME}`: the variable that holds the server's key, in the replicas' own "
+        "environment.",
+    )
+    tokens: int = Field(256, ge=16, le=4096, description="Tokens of an answer at the most.")
+    first_s: float = Field(
+        8, gt=0, description="Seconds until the first sentence; then `extractive` answers instead."
+    )
+    within_s: float = Field(60, gt=0, description="Seconds until an answer is cut off.")
+
+    @field_validator("key")
+    @classmethod
+    def _named_not_spelt(cls, key: str | None) -> str | None:
+        if key is not None and not re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", key):
+            raise ValueError("write `${NAME}`, and set NAME in the replicas' environment")
+        return key
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Generate:
+        if self.by != "extractive" and not self.model:
+            raise ValueError(f"`{self.by}` needs `model`")
+        if self.by == "openai" and not (self.url or "").startswith(("http://", "https://")):
+            raise ValueError("`openai` needs `url`: http:// or https://")
+        return self
+
+
+class Judge(Settings):
+    """What the retrieval is judged on before anything is deployed."""
+
+    unanswerable: str | None = Field(
+        None,
+        description="A file with a question on each line that the documents cannot answer: what "
+        "the threshold below which the chatbot does not know is measured with.",
+    )
+    confidence: Fraction | None = Field(
+        None,
+        description="That threshold, instead of a measured one: the likeness of the best passage.",
+    )
+
+
+class Chat(Settings):
+    """Answers to questions, from the documents in `data.source`, with their sources."""
+
+    encoder: str = Field(
+        description="A sentence encoder: a folder relative to the job file with config.json, "
+        "model.safetensors and tokenizer.json, such as a bundle's `encoder`, or a hub's id.",
+        examples=["data/minilm"],
+    )
+    title: str = Field("", max_length=80, description="What the chat's page calls itself.")
+    site: str = Field(
+        "", description="Where readers find the documents: what stands before a source's name."
+    )
+    examples: tuple[str, ...] = Field((), max_length=8, description="Questions the page offers.")
+    mask: tuple[Entity, ...] = Field(
+        (), description="Personal data that becomes its name, such as `<EMAIL>`, before indexing."
+    )
+    access: dict[GroupName, Access] = Field(
+        default_factory=dict,
+        description="Groups of documents that not everybody may read, by name.",
+    )
+    chunks: Chunks = Chunks()
+    retrieve: Retrieve = Retrieve()
+    generate: Generate = Generate()
+    judge: Judge = Judge()
+
+    @field_validator("site")
+    @classmethod
+    def _an_address(cls, site: str) -> str:
+        if site and not site.startswith(("https://", "http://")):
+            raise ValueError("must begin with https:// or http://")
+        return site
+
+    @field_validator("access")
+    @classmethod
+    def _not_public(cls, access: dict[str, Access]) -> dict[str, Access]:
+        if PUBLIC in access:
+            raise ValueError(f"`{PUBLIC}` is what documents of no group are; choose another name")
+        return access

@@ -1,0 +1,44 @@
+"""The stages of a job with a chatbot: its index, how well it is found in, and its endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ray_pipeline.chat import export, index, judge
+from ray_pipeline.data.encoders import tokens
+from ray_pipeline.deploy import export as bundles
+from ray_pipeline.deploy import release
+from ray_pipeline.job import Chat
+from ray_pipeline.model import gates
+from ray_pipeline.runs import Run, Stage
+
+
+def path(run: Run, chat: Chat) -> Iterator[Stage]:
+    """Each stage, as it is passed; the run's record says by then what it found.
+
+    Raises:
+        PipelineError: a stage failed, or a gate refused.
+    """
+    job, record = run.job, run.record
+    source = index.fingerprint(job.data.source, chat)
+    indexed = chat.without("title", "site", "examples", "retrieve", "generate", "judge")
+    made = run.stage("index", index.write, job.data.source, indexed, depends=source)
+    if not made.cached:
+        run.told("read", [str(job.data.source)], tokens.digest_of(chat.encoder))
+    yield made
+
+    settings = chat.without("title", "site", "examples", "generate")
+    asked = judge.fingerprint(chat)
+    judged = run.stage("judge", judge.write, made, settings, job.evaluate.bootstrap, depends=asked)
+    record["metrics"] = judged.record["metrics"]
+    record["gates"] = {name: gate.model_dump() for name, gate in job.evaluate.bounds.items()}
+    yield judged
+    gates.passed(record["metrics"], job.evaluate.bounds)
+
+    lineage = {stage.name: stage.digest for stage in run.stages}
+    yield (exported := run.stage("export", export.write, made, judged, job.name, chat, lineage))
+    bundle = bundles.published(exported.path, run.root / "bundles" / exported.digest)
+    record["bundle"] = str(bundle)
+    live = run.act("deploy", release.deploy, bundle, job.name, job.serve)
+    record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
+    yield live

@@ -1,0 +1,268 @@
+"""From documents to an endpoint that speaks OpenAI's protocol, and its page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import tiny_encoder
+from upath import UPath
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
+
+import http_servers
+from browser import browser
+
+from ray_pipeline import bundle, commands_chat
+from ray_pipeline.chat import export, index, judge
+from ray_pipeline.chat.app import ChatEndpoint
+from ray_pipeline.chat.bot import Bot, settings_of
+from ray_pipeline.chat.page import pages
+from ray_pipeline.deploy import runtime
+from ray_pipeline.deploy.auth import Gate
+from ray_pipeline.deploy.counters import Counters
+from ray_pipeline.deploy.keyring import described
+from ray_pipeline.errors import BundleError
+from ray_pipeline.job import Chat, Serve, Source
+
+TEA = "# Kitchen\n\n## How is tea made?\n\nTea was good with milk. The food was bad.\n"
+FOOD = "# Food\n\n## Was the taste bad?\n\nThe taste was good with a tea. <b>Milk</b> was bad.\n"
+SECRET = "# Secret\n\nThe secret password of the kitchen is swordfish.\n"
+QUESTION = "How is tea made?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        made = tmp_path_factory.mktemp("chat")
+        tiny_encoder.saved(made / "base")
+        (made / "pages" / "inside").mkdir(parents=True)
+        (made / "pages" / "tea.md").write_text(TEA)
+        (made / "pages" / "food.md").write_text(FOOD)
+        (made / "pages" / "old.md").write_text("# Old\n\nIt was a good tea.\n")
+        (made / "pages" / "inside" / "secret.md").write_text(SECRET)
+        (made / "pages" / "broken.txt").write_bytes(b"\xff\xfe\xfa")
+        (made / "unknown.txt").write_text("\n".join(f"Who won in {year}?" for year in range(20)))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def settings(folder):
+    return Chat(
+        encoder=str(folder / "base"),
+        title="Ask the kitchen",
+        site="https://kitchen.example/",
+        examples=(QUESTION,),
+        access={"staff": {"documents": ("inside/*",), "keys": ("anna",)}},
+        judge={"unanswerable": str(folder / "unknown.txt"), "confidence": 0.0},
+    )
+
+
+def staged(folder, name, function, *inputs):
+    out = UPath(folder / "stages" / name)
+    (out / "work").mkdir(parents=True)
+    record = function(*inputs, out=out, work=out / "work")
+    told = {"record": record, "made": f"{name} is later by its name"}
+    (out / "stage.json").write_text(json.dumps(told))
+    return out, record
+
+
+@pytest.fixture(scope="module")
+def indexed(folder, settings, ray_cluster):
+    """Two versions: a document was changed, one added and one removed between them."""
+    source = Source(url=str(folder / "pages"))
+    first, before = staged(folder, "index-1", index.write, source, settings)
+    (folder / "pages" / "tea.md").write_text(TEA.replace("The food", "A food"))
+    (folder / "pages" / "new.md").write_text("# New\n\nA new tea was the good one.\n")
+    (folder / "pages" / "old.md").unlink()
+    second, after = staged(folder, "index-2", index.write, source, settings)
+    return first, before, second, after
+
+
+@pytest.fixture(scope="module")
+def judged(folder, settings, indexed):
+    return staged(folder, "judge-1", judge.write, indexed[2], settings, 50)
+
+
+@pytest.fixture(scope="module")
+def opened(folder, settings, indexed, judged):
+    out = UPath(folder / "stages" / "export-1")
+    out.mkdir()
+    export.write(indexed[2], judged[0], "kitchen", settings, {}, out=out)
+    return bundle.opened(out / "bundle")
+
+
+@pytest.fixture(scope="module")
+def bot(opened):
+    return Bot(opened)
+
+
+@pytest.fixture(scope="module")
+def counters():
+    return Counters()
+
+
+@pytest.fixture(scope="module")
+def port(bot, counters):
+    keys = [described("own", http_servers.KEY), described("anna", "rp_anna")]
+    serve = Serve()
+    app = ChatEndpoint(
+        "kitchen", bot, serve,
+        gate=Gate("kitchen", keys), pages=pages("kitchen", bot, serve), counters=counters,
+    )  # fmt: skip
+    with http_servers.running(app) as port:
+        yield port
+
+
+def client(port, key=http_servers.KEY):
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/kitchen/v1", api_key=key, max_retries=0)
+
+
+def asked(port, question, key=http_servers.KEY, **more):
+    messages = [{"role": "user", "content": question}]
+    return client(port, key).chat.completions.create(model="kitchen", messages=messages, **more)
+
+
+def test_only_what_changed_is_embedded_again(indexed):
+    _, before, second, after = indexed
+    counts = ("rows_in", "rows_out", "rows_quarantined", "passages", "embedded", "kept", "removed")
+    assert [before[name] for name in counts] == [5, 4, 1, 4, 4, 0, 0]
+    assert [after[name] for name in counts] == [5, 4, 1, 4, 2, 2, 2]
+    texts = [passage.text for passage in index.passages_of(second)]
+    assert "A new tea was the good one." in texts
+    assert "It was a good tea." not in texts
+    assert "broken.txt" in json.dumps(after["findings"])
+
+
+def test_vectors_that_were_kept_are_those_that_would_be_made(indexed, settings, tmp_path):
+    rows = index.rows_of(indexed[2])
+    encoder = index.encoder_of(settings)
+    made = index.embedded(rows["searched"].to_pylist(), encoder, UPath(tmp_path))
+    assert (
+        abs(made - rows["vector"].combine_chunks().flatten().to_numpy().reshape(made.shape)).max()
+        < 1e-5
+    )
+
+
+def test_retrieval_is_judged_against_both_alone(judged):
+    metrics = judged[1]["metrics"]
+    assert metrics["about"]["rows"] == 2
+    for way in ("hybrid", "bm25", "vectors"):
+        assert 0 <= metrics[way]["recall@5"] <= 1
+        low, high = metrics[way]["intervals"]["recall_at_5"]
+        assert low <= metrics[way]["recall_at_5"] <= high
+    assert metrics["recall@5"] == metrics["hybrid"]["recall@5"]
+    assert metrics["refusal"]["threshold"] == 0
+
+
+def test_a_bundle_holds_nothing_of_this_machine_and_predicts_no_rows(opened, folder):
+    for name in ("chat.json", "encoder.json", "README.md", "manifest.json"):
+        assert str(folder) not in (opened.path / name).read_text()
+    with pytest.raises(BundleError, match="chatbot"):
+        runtime.check_predicts(opened)
+
+
+def test_openais_client_is_answered_with_sources(port, counters):
+    answer = asked(port, QUESTION)
+    message = answer.choices[0].message
+    assert "[1]" in message.content
+    assert answer.choices[0].finish_reason == "stop"
+    citation = message.annotations[0].url_citation
+    quoted = message.content[citation.start_index : citation.end_index]
+    told = {source["url"]: source for source in answer.sources}
+    assert quoted in told[citation.url]["text"]
+    assert citation.url.startswith("https://kitchen.example/")
+    assert answer.usage.total_tokens > answer.usage.completion_tokens > 0
+    assert [model.id for model in client(port).models.list()] == ["kitchen"]
+    assert counters.recent()["in_flight"] == 0
+
+
+def test_a_streamed_answer_is_the_same(port):
+    whole = asked(port, QUESTION).choices[0].message.content
+    options = {"include_usage": True}
+    chunks = list(asked(port, QUESTION, stream=True, stream_options=options))
+    parts = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+    assert "".join(parts) == whole
+    assert sum(map(bool, parts)) > 1
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-2].sources
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_documents_of_a_group_are_for_its_keys_alone(port):
+    question = "What is the secret password of the kitchen?"
+    stranger, friend = asked(port, question), asked(port, question, "rp_anna")
+    assert "swordfish" not in stranger.model_dump_json()
+    assert "swordfish" in friend.choices[0].message.content
+
+
+def test_a_conversation_in_the_terminal(bot):
+    told = "".join(commands_chat.conversation(bot, [QUESTION, "And why?"]))
+    assert told.count("] Kitchen › How is tea made?") >= 1
+    assert "https://kitchen.example/tea.md#how-is-tea-made" in told
+    lines = list(commands_chat.conversation(bot, [QUESTION], as_json=True))
+    assert json.loads(lines[0])["choices"][0]["message"]["content"]
+
+
+def test_refusals(port):
+    with pytest.raises(openai.PermissionDeniedError):
+        asked(port, QUESTION, "rp_wrong")
+    with pytest.raises(openai.NotFoundError, match="no model is called other"):
+        client(port).chat.completions.create(
+            model="other", messages=[{"role": "user", "content": QUESTION}]
+        )
+    for messages in ([], [{"role": "robot", "content": "x"}], [{"role": "user", "content": ""}]):
+        with pytest.raises(openai.UnprocessableEntityError):
+            client(port).chat.completions.create(model="kitchen", messages=messages)
+    with pytest.raises(openai.UnprocessableEntityError, match="more than 4,000"):
+        asked(port, "x" * 5000)
+    raw = httpx.post(
+        f"http://127.0.0.1:{port}/kitchen/v1/chat/completions",
+        content=b"{", headers={"X-API-Key": http_servers.KEY},
+    )  # fmt: skip
+    assert (raw.status_code, raw.json()["error"]["code"]) == (400, "not_json")
+    assert httpx.get(f"http://127.0.0.1:{port}/kitchen/v1/chat/completions").status_code == 405
+
+
+def test_another_server_of_the_protocol_writes_the_answer(port, opened, monkeypatch):
+    """That server is the endpoint itself: it speaks the protocol."""
+    monkeypatch.setenv("KITCHEN_KEY", http_servers.KEY)
+    generate = {
+        "by": "openai", "model": "kitchen", "key": "${KITCHEN_KEY}",
+        "url": f"http://127.0.0.1:{port}/kitchen/v1", "first_s": 30,
+    }  # fmt: skip
+    told = settings_of(opened)
+    told["chat"]["generate"] |= generate
+    answer = Bot(opened, told).answered(QUESTION)
+    assert answer["answered_by"] == "openai"
+    assert answer["sources"]
+
+
+def test_the_page_shows_the_answer_and_its_sources(port):
+    with browser() as page:
+        page.open(f"http://127.0.0.1:{port}/kitchen/")
+        assert page.text("h1") == "Ask the kitchen"
+        page.type("#key", http_servers.KEY)
+        page.click(".example")
+        page.waited("#chat", lambda text: "[1]" in text)
+        assert page.text(".turn h2") == QUESTION
+        assert "1" in page.text(".said .mark")
+        page.click(".said .mark")
+        assert page.run("return document.querySelector('.sources details').open")
+        assert page.run("return document.querySelector('.sources a').href").startswith(
+            "https://kitchen.example/"
+        )
+        assert (
+            page.run("return document.querySelectorAll('.said b, .sources blockquote b').length")
+            == 0
+        )
+        page.type("#question", "x")
+        page.run("document.getElementById('key').value = 'rp_wrong'")
+        page.click("#send")
+        page.waited("#chat", lambda text: "the API key is wrong" in text)
+        assert page.complaints() == []

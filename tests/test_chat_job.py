@@ -1,0 +1,92 @@
+"""One job, from documents in a folder to a chatbot that answers on Ray Serve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+import tiny_encoder
+
+JOB = """
+name: kitchen
+storage: storage
+data: {source: pages}
+chat:
+  encoder: base
+  examples: [How is tea made?]
+  judge: {confidence: 0.0}
+evaluate: {bootstrap: 20, gates: {recall_at_10: {min: 0.5}}}
+serve: {port: PORT, cpus: 0.2, replicas: {min: 1, max: 1}}
+"""
+PAGES = {
+    "tea.md": "# Kitchen\n\n## How is tea made?\n\nTea was good with milk. The food was bad.\n",
+    "food.html": "<h1>Food</h1><h2>Was the taste bad?</h2><p>The taste was good.</p>",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, site):
+    made = tmp_path_factory.mktemp("kitchen")
+    tiny_encoder.saved(made / "base")
+    (made / "pages").mkdir()
+    for name, text in PAGES.items():
+        (made / "pages" / name).write_text(text)
+    (made / "chat.yaml").write_text(JOB.replace("PORT", str(site.port)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def ran(folder, site):
+    return json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def client(ran, site):
+    return openai.OpenAI(base_url=f"{site.url}/v1", api_key=site.key, max_retries=0)
+
+
+MESSAGES = [{"role": "user", "content": "How is tea made?"}]
+
+
+def test_one_command_goes_from_documents_to_an_answer(ran):
+    assert [stage["name"] for stage in ran["stages"]] == ["index", "judge", "export", "deploy"]
+    assert ran["stages"][0]["rows_out"] == 2
+    for way in ("hybrid", "bm25", "vectors"):
+        assert 0 <= ran["metrics"][way]["recall@5"] <= 1
+    assert ran["endpoint"].endswith("/kitchen/v1/chat/completions")
+    report = Path(ran["report"]).read_text()
+    assert "What is found" in report
+    assert "The index" in report
+
+
+def test_openais_client_asks_the_server_by_the_models_name(client, ran, site):
+    assert "kitchen" in [model.id for model in client.models.list()]
+    answer = client.chat.completions.create(model="kitchen", messages=MESSAGES)
+    assert "Tea was good with milk. [1]" in answer.choices[0].message.content
+    assert answer.system_fingerprint == ran["bundle"].rpartition("/")[2]
+    chunks = client.chat.completions.create(model="kitchen", messages=MESSAGES, stream=True)
+    parts = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(parts) == answer.choices[0].message.content
+    direct = openai.OpenAI(base_url=f"{site.url}/kitchen/v1", api_key=site.key, max_retries=0)
+    same = direct.chat.completions.create(model="kitchen", messages=MESSAGES)
+    assert same.choices[0].message.content == answer.choices[0].message.content
+
+
+def test_the_front_refuses_what_is_no_chatbot(client, site):
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="nobody", messages=MESSAGES)
+    stranger = openai.OpenAI(base_url=f"{site.url}/v1", api_key="rp_wrong", max_retries=0)
+    for more in ({}, {"stream": True}):
+        with pytest.raises(openai.PermissionDeniedError):
+            stranger.chat.completions.create(model="kitchen", messages=MESSAGES, **more)
+    assert httpx.post(f"{site.url}/v2/models/kitchen/infer", json={}).status_code == 404
+    assert httpx.get(f"{site.url}/kitchen/").status_code == 200
+
+
+def test_a_second_run_has_nothing_to_do(ran, folder, site):
+    again = json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    assert all(stage["cached"] for stage in again["stages"])
+    assert again["bundle"] == ran["bundle"]
