@@ -2,10 +2,10 @@
 
 Three networks on the rows of their jobs: an MLP (income), MiniLM fine-tuned (reviews_encoder) and a
 CNN (fashion, without augmentation). `train.write` trains each in this process, from rows in memory
-and from Ray Data; a plain PyTorch loop on the same rows, batch, threads, optimizer, clipping,
-schedule, validation and checkpoint takes turns with it, epoch by epoch, so that both meet the same
-machine. A time is all that lies between the ends of two epochs. The first epoch of each warms up;
-what comes before its first step is `start_up_s`.
+and from files that are read anew each epoch; a plain PyTorch loop on the same rows, batch, threads,
+optimizer, clipping, schedule, validation and checkpoint takes turns with it, epoch by epoch, so
+that both meet the same machine. A time is all that lies between the ends of two epochs. The first
+epoch of each warms up; what comes before its first step is `start_up_s`.
 
 `--scaling`: the MLP and the CNN by one worker process, then by two, each with a thread and as many
 rows a step, so that twice the rows are trained in the time of one if nothing is lost.
@@ -34,7 +34,7 @@ CORES = len(os.sched_getaffinity(0))
 SETTLING = 5.0
 """Seconds until a new cluster's own processes have come to rest; in nobody's time."""
 PLAIN = "plain PyTorch loop"
-FEEDS = {"memory": "ours, rows in memory", "stream": "ours, Ray Data"}
+FEEDS = {"memory": "ours, rows in memory", "stream": "ours, rows streamed"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def compared(found: dict[str, dict[str, Any]], as_json: bool) -> None:
         for feed, one in feeds.items():
             pairs = list(zip(one["plain"], one["ours"], strict=True))[1:]
             ratio = statistics.median(plain / ours for plain, ours in pairs)
-            ratios[f"{name}/torch" if feed == "memory" else f"{name} from Ray Data/torch"] = ratio
+            ratios[f"{name}/torch" if feed == "memory" else f"{name} streamed/torch"] = ratio
             for who, title in (("plain", PLAIN), ("ours", FEEDS[feed])):
                 seconds = statistics.median(one[who][1:])
                 rows.append(
