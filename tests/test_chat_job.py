@@ -16,7 +16,7 @@ storage: storage
 data: {source: pages}
 chat:
   encoder: base
-  examples: [How is tea made?]
+  examples: ["How is tea made?"]
   judge: {confidence: 0.0}
 evaluate: {bootstrap: 20, gates: {recall_at_10: {min: 0.5}}}
 serve: {port: PORT, cpus: 0.2, replicas: {min: 1, max: 1}}

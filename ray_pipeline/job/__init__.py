@@ -90,6 +90,7 @@ OF_ROWS = {
     "max_rows",
     "graphql",
     "jobs",
+    "log",
     "guard",
     "round",
     "gpus",
