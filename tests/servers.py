@@ -19,18 +19,23 @@ PASSWORD = "hush7Secret%/x"
 
 @dataclass
 class Server:
-    """A running server: its port, and how to start, kill and stop it."""
+    """A running server: its port, how to start, kill and stop it, and a command that succeeds once
+    it answers more than that it is starting."""
 
     port: int
     command: list[str]
     user: str | None = None
+    ready: tuple[str, ...] = ("true",)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.process = subprocess.Popen(
             self.command, user=self.user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        waited(lambda: answers(self.port))
+        waited(lambda: answers(self.port) and self.is_ready())
+
+    def is_ready(self) -> bool:
+        return subprocess.run(self.ready, capture_output=True, check=False).returncode == 0
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -56,7 +61,7 @@ def answers(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def waited(condition: Callable[[], bool], seconds: float = 30) -> None:
+def waited(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "the server does not answer"
@@ -96,7 +101,9 @@ def postgres(folder: Path) -> Iterator[Server]:
     subprocess.run([*init, *options], user=user, check=True, capture_output=True)
     port = free_port()
     command = [found / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port)]
-    server = Server(port, [*map(str, command), "-k", "", "-c", "fsync=off"], user)
+    command += ["-k", "", "-c", "fsync=off"]
+    ready = (str(found / "pg_isready"), "-h", "127.0.0.1", "-p", str(port))
+    server = Server(port, [str(part) for part in command], user, ready)
     with running(server):
         yield server
 

@@ -74,16 +74,13 @@ def _worked(
 def results(items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
     """`work(item)` for each item, in order: one task each.
 
-    Plain tasks: what Ray Data would add, a pipeline of blocks, has nothing to do here.
+    Plain tasks: what Ray Data would add, a pipeline of blocks, has nothing to do here. Where one
+    fails, the others end with this process: to cancel a task in the moment that it is begun ends
+    Ray 2.60 ("Tried to complete task that was not pending"), and with it this process.
     """
     shared = ray.put(work)
     references = [_CALLED.remote(shared, item) for item in items]
-    try:
-        found: list[Result] = executed(lambda: ray.get(references))
-    except BaseException:
-        for reference in references:
-            ray.cancel(reference)
-        raise
+    found: list[Result] = executed(lambda: ray.get(references))
     return found
 
 
