@@ -152,5 +152,7 @@ def redis(folder: Path) -> Iterator[Server]:
     """Redis with PASSWORD, without persistence."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--save", "", "--requirepass", PASSWORD]
+    # A title of its own would be written over the environment, by which conftest.py finds it.
+    command += ["--set-proc-title", "no"]
     with running(Server(port, [*command, "--dir", str(folder)])) as server:
         yield server
