@@ -38,7 +38,9 @@ def chat(options: argparse.Namespace) -> None:
 def conversation(bot: Bot, questions: Iterable[str], as_json: bool = False) -> Iterator[str]:
     """What is printed for each question: the answer as it comes and its sources, or one JSON object
     a line."""
-    groups = frozenset({"public", *bot.settings.access})
+    from ray_pipeline.job.chat import PUBLIC
+
+    groups = frozenset({PUBLIC, *bot.settings.access})
     before: list[str] = []
     for question in questions:
         completion = bot.completion(bot.manifest.name)

@@ -144,8 +144,12 @@ def passages_of(folder: UPath) -> list[Passage]:
 
 
 def rows_of(folder: UPath) -> pa.Table:
-    lancedb = library("lancedb", "chat")
-    return lancedb.connect(str(folder / DATABASE)).open_table(TABLE).to_arrow()
+    return opened(folder / DATABASE).to_arrow()
+
+
+def opened(database: UPath) -> Any:
+    """The table of an index, in the folder that LanceDB has made."""
+    return library("lancedb", "chat").connect(str(database)).open_table(TABLE)
 
 
 def vectors_of(folder: UPath) -> Iterator[tuple[str, Vectors]]:

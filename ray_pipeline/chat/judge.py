@@ -6,32 +6,29 @@ find they are held out, and so are all headings that are questions: what is left
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.chat import index
 from ray_pipeline.chat.chunks import PATH, Passage, digest_of, searched_of
+from ray_pipeline.chat.refusals import refusals
 from ray_pipeline.chat.retriever import Found, Retriever
 from ray_pipeline.chat.search import Passages
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Chat
 from ray_pipeline.job.chat import Retrieve
 from ray_pipeline.model import retrieval
-from ray_pipeline.model.metrics import percentiles, resampled_means
+from ray_pipeline.model.metrics import Floats, percentiles, resampled_means
 
 WAYS = ("hybrid", "text", "vectors")
 _NAMES = {"hybrid": "hybrid", "text": "bm25", "vectors": "vectors"}
 MOST = 1_000
 """Questions that are asked."""
 _NOT_FOUND = -1e9
-
-Floats = NDArray[np.float64]
 
 
 def write(
@@ -208,53 +205,6 @@ def _gain(ours: Floats, theirs: Floats, relevance: Floats, resamples: int) -> di
         means = resampled_means(differences[:, None], resamples, np.random.default_rng(0))
         gain["interval"] = list(percentiles(means[:, 0]))
     return gain
-
-
-def refusals(
-    known: Sequence[str],
-    known_confidence: Floats,
-    unknown: Sequence[str],
-    unknown_confidence: Floats,
-    threshold: float | None = None,
-) -> dict[str, Any]:
-    """How well a threshold on the confidence tells questions that the documents answer from others.
-
-    It is chosen on one half of both, where the mean of the two shares that are treated rightly is
-    highest, and judged on the other; a question's half is by its digest.
-    """
-    first = np.array([_half(question) for question in known])
-    second = np.array([_half(question) for question in unknown])
-    if threshold is None:
-        threshold = _chosen(known_confidence[first], unknown_confidence[second])
-    answered = known_confidence[~first] >= threshold
-    refused = unknown_confidence[~second] < threshold
-    wrongly = int((~answered).sum())
-    total = wrongly + int(refused.sum())
-    return {
-        "threshold": float(threshold),
-        "precision": float(refused.sum() / total) if total else None,
-        "recall": float(refused.mean()) if len(refused) else None,
-        "answered": float(answered.mean()) if len(answered) else None,
-        "unanswerable": len(refused),
-        "answerable": len(answered),
-    }
-
-
-def _half(question: str) -> bool:
-    return hashlib.sha256(question.encode()).digest()[0] % 2 == 0
-
-
-def _chosen(known: Floats, unknown: Floats) -> float:
-    """Of thresholds halfway between two confidences the one that treats most rightly."""
-    values = np.unique(np.concatenate([known, unknown]))
-    tried = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2])
-    rightly = [
-        float(np.mean(known >= one) + np.mean(unknown < one)) / 2
-        if len(known) and len(unknown)
-        else 0.0
-        for one in tried
-    ]
-    return float(tried[int(np.argmax(rightly))])
 
 
 def _unanswerable(path: str | None) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from upath import UPath
 
+from ray_pipeline.chat import index
 from ray_pipeline.chat.chunks import Passage
-from ray_pipeline.chat.index import TABLE
 from ray_pipeline.data.media.extras import library
 
 _DAMPING = 60
@@ -28,8 +28,7 @@ class Passages:
     """An opened index, searched on behalf of somebody who may read some groups."""
 
     def __init__(self, database: UPath) -> None:
-        lancedb = library("lancedb", "chat")
-        self._table = lancedb.connect(str(database)).open_table(TABLE)
+        self._table = index.opened(database)
 
     def by_vector(self, vector: Sequence[float], groups: Collection[str], count: int) -> list[Hit]:
         """The passages nearest in meaning, the nearest first."""

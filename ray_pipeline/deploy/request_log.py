@@ -174,16 +174,16 @@ class RequestLog:
         return Kept(written, rows - written, labels)
 
     def _added(self, what: str, table: pa.Table) -> int:
-        settings = self._settings
-        share = log_files.FEEDBACK_SHARE if what == log_files.FEEDBACK else 1
-        most = settings.max_bytes * share
-        return log_files.added(self._folder / what, table, most, settings.max_age_days)
+        return log_files.added(self._folder / what, table, *self._bounds(what))
 
     def _sweep(self) -> None:
-        settings = self._settings
-        for what, share in ((log_files.REQUESTS, 1.0), (log_files.FEEDBACK, 0.25)):
-            most = settings.max_bytes * share
-            log_files.swept(self._folder / what, most, settings.max_age_days)
+        for what in (log_files.REQUESTS, log_files.FEEDBACK):
+            log_files.swept(self._folder / what, *self._bounds(what))
+
+    def _bounds(self, what: str) -> tuple[float, float]:
+        """The bytes that a folder of the log may have, and the age in days of what is in it."""
+        share = log_files.FEEDBACK_SHARE if what == log_files.FEEDBACK else 1
+        return self._settings.max_bytes * share, self._settings.max_age_days
 
     def _table(self, entries: list[Entry]) -> pa.Table:
         """The columns `id`, `row`, `time`, `version`, `predicted`, `probability` and `input`, a

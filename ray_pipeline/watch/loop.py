@@ -96,7 +96,7 @@ class Watching:
         """What a look leads to; it is kept, and nothing is done about it yet."""
         live = self._endpoint.live()
         opened = bundle.opened(live) if live else None
-        seen = self._look(opened) if opened else None
+        seen = self._look(str(live), opened) if opened else None
         decision = self._choice(opened, seen)
         if seen:
             decision["look"] = seen.record()
@@ -118,8 +118,8 @@ class Watching:
         newest = self.decisions.all()[-1:]
         return bool(newest) and newest[0]["why"] == decision["why"]
 
-    def _look(self, opened: Bundle) -> Look | None:
-        kept = log_files.folder(self._endpoint.live() or "", self._job.name)
+    def _look(self, live: str, opened: Bundle) -> Look | None:
+        kept = log_files.folder(live, self._job.name)
         return look.looked(kept, opened, self._watch.drift, self._watch.log or Log())
 
     def _choice(self, opened: Bundle | None, seen: Look | None) -> Decision:
@@ -221,11 +221,12 @@ class Watching:
             return f"{error.where}: {error.what}" if error.where else error.what
         compared = record["metrics"].get("champion")
         verdict = judge.verdict(compared, self._watch.judge)
+        manifest = bundle.opened(record["bundle"]).manifest
         decision["challenger"] = {
             "run": record["run"],
             "bundle": record["bundle"],
-            "version": bundle.opened(record["bundle"]).manifest.version,
-            "digest": bundle.opened(record["bundle"]).manifest.digest,
+            "version": manifest.version,
+            "digest": manifest.digest,
             "compared": compared,
             "better": verdict.better,
             "verdict": verdict.why,

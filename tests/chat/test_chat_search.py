@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from ray_pipeline.chat import index, judge
+from ray_pipeline.chat import index, judge, refusals
 from ray_pipeline.chat.chunks import Passage, digest_of
 from ray_pipeline.chat.retriever import Retriever, fitting
 from ray_pipeline.chat.search import Hit, Passages, fused
@@ -107,11 +107,11 @@ def test_a_question_is_answered_where_one_of_its_sections_is_found():
 def test_a_threshold_is_judged_on_questions_that_did_not_choose_it():
     known, unknown = ([f"{kind} {n}" for n in range(40)] for kind in ("known", "unknown"))
     sure, unsure = np.linspace(0.5, 0.9, 40), np.linspace(0.1, 0.45, 40)
-    told = judge.refusals(known, sure, unknown, unsure)
+    told = refusals.refusals(known, sure, unknown, unsure)
     assert 0.45 <= told["threshold"] <= 0.55
     assert told["precision"] > 0.9
     assert told["recall"] == 1
     assert told["answered"] > 0.8
     assert 0 < told["answerable"] < 40
-    swapped = judge.refusals(known, unsure, unknown, sure, threshold=0.47)
+    swapped = refusals.refusals(known, unsure, unknown, sure, threshold=0.47)
     assert (swapped["precision"], swapped["recall"], swapped["answered"]) == (0, 0, 0)
