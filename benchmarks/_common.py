@@ -3,6 +3,7 @@ versions, a table, and one line of JSON."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import platform
@@ -38,6 +39,18 @@ def said_by(script: str, *arguments: object) -> dict[str, Any]:
     if ended.returncode:
         sys.exit(ended.stderr)
     return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def is_ready(port: int, key: str, path: str) -> bool:
+    """Whether a server of this machine answers 200 at `path`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"X-API-Key": key})
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 def hardware() -> str:

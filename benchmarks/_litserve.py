@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import _rivals
 import litserve as ls
 import psutil
+from _common import is_ready
 from fastapi import HTTPException
 
 Rows = list[dict[str, Any]]
@@ -50,7 +50,7 @@ def serve(bundle: str, port: int, key: str, until_told: Callable[[], None]) -> N
     ls.server.LIT_SERVER_API_KEY = key
 
     def ended() -> None:
-        while not _answers_at(port, key):
+        while not is_ready(port, key, "/health"):  # its workers, too
             time.sleep(0.05)
         until_told()
         # Its manager, workers and server are processes of their own, and end with nobody.
@@ -61,15 +61,3 @@ def serve(bundle: str, port: int, key: str, until_told: Callable[[], None]) -> N
     threading.Thread(target=ended, daemon=True).start()
     server = ls.LitServer(Model(bundle), accelerator="cpu", devices=1)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="warning")
-
-
-def _answers_at(port: int, key: str) -> bool:
-    """Whether its workers are ready, too."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health", headers={"X-API-Key": key})
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ray_pipeline import sessions
 from ray_pipeline.deploy import fast_path, ports
 
 
@@ -33,10 +34,7 @@ class Machine:
 
     def kill(self) -> None:
         """End all of them at once, as a power cut would."""
-        for process in psutil.process_iter():
-            if self.has(process):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        sessions.kill(self.head.pid)
 
 
 @contextmanager

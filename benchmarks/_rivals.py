@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Callable
 from pathlib import Path
@@ -15,42 +16,37 @@ from ray_pipeline.bundle import opened
 Predict = Callable[[list[dict[str, Any]]], list[list[float]]]
 
 
-def fastapi_torch(bundle: str, key: str) -> Any:
-    """The trained network in torch behind FastAPI, on one thread, its rows prepared by Arrow."""
-    import torch
-    from fastapi import FastAPI, Header, HTTPException, Request
+class Keyed:
+    """An ASGI app that is open to who has the key."""
 
-    torch.set_num_threads(1)
-    predict, names, answer = _by_torch(bundle), names_of(bundle), answers_of(bundle)
-    app = FastAPI()
+    def __init__(self, app: Any, key: str) -> None:
+        self._app, self._key = app, key.encode()
 
-    async def asked(request: Request, x_api_key: str | None = Header(None)) -> dict[str, Any]:
-        if x_api_key is None:
-            raise HTTPException(401)
-        if not hmac.compare_digest(x_api_key, key):
-            raise HTTPException(403)
-        rows = (await request.json())["rows"]
-        if any(row.keys() - names for row in rows):
-            raise HTTPException(422)
-        return answer(predict(rows))
-
-    # Annotations are texts in this file, and FastAPI cannot look local names up.
-    asked.__annotations__ = {"request": Request, "x_api_key": str | None, "return": dict[str, Any]}
-    app.post("/model/predict")(asked)
-    return app
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            given = dict(scope["headers"]).get(b"x-api-key", b"")
+            if not hmac.compare_digest(given, self._key):
+                status = 403 if given else 401
+                await send({"type": "http.response.start", "status": status, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+        await self._app(scope, receive, send)
 
 
 def by_onnx(bundle: str) -> Predict:
     """Rows to probabilities by the bundle's own graph, on one thread."""
+    from ray_pipeline.deploy import pictures
     from ray_pipeline.deploy.protocol import Protocol
     from ray_pipeline.deploy.runtime import Predictor
 
     found = opened(bundle)
-    protocol, predictor = Protocol(found.manifest.schema, 1000), Predictor(found)
+    image = pictures.image_of(found.manifest)
+    protocol = Protocol(found.manifest.schema, 1000, image=image)
+    predictor = Predictor(found)
     return lambda rows: predictor.predict(protocol.columns(protocol.checked(rows))).tolist()
 
 
-def _by_torch(bundle: str) -> Predict:
+def by_torch(bundle: str) -> Predict:
     """The same by the network that was trained, from the stages of the run that made the bundle."""
     from upath import UPath
 
@@ -67,9 +63,12 @@ def _by_torch(bundle: str) -> Predict:
     outputs = graph.torch_outputs(train.load(made["train"]), statistics)
     transform, schema = compiled_arrow(statistics), manifest.schema.arrow()
     label = {manifest.schema.label.name: (manifest.classes or (0.0,))[0]}
+    images = [column.name for column in manifest.schema.features if column.kind == "image"]
 
     def predict(rows: list[dict[str, Any]]) -> list[list[float]]:
-        table = pa.Table.from_pylist([{**row, **label} for row in rows], schema=schema)
+        files = [{name: base64.b64decode(row[name]) for name in images} for row in rows]
+        whole = [{**row, **content, **label} for row, content in zip(rows, files, strict=True)]
+        table = pa.Table.from_pylist(whole, schema=schema)
         return np.asarray(outputs(matrices(transform(table)))).tolist()
 
     return predict

@@ -1,17 +1,18 @@
-"""The servers that serve.py compares: `python _servers.py KIND BUNDLE PORT KEY`.
+"""The servers that serve.py and chat_serve.py compare.
 
+`python _servers.py KIND BUNDLE PORT KEY SETTINGS`: SETTINGS are of an endpoint of ours, in JSON.
 Each prints `ready` once it answers, and ends when its standard input does.
 """
 
 from __future__ import annotations
 
-import hmac
+import json
+import os
 import sys
 import threading
 from typing import Any
 
-import _rivals
-import numpy as np
+import _fastapi
 
 KINDS = {
     "ours": "this project, one replica",
@@ -20,22 +21,27 @@ KINDS = {
     "serve_bare": "Ray Serve + FastAPI, every default",
     "fastapi_onnx": "FastAPI + uvicorn + ONNX Runtime",
     "fastapi_torch": "FastAPI + uvicorn + torch",
+    "bentoml": "BentoML + ONNX Runtime",
     "litserve": "LitServe + ONNX Runtime",
+    "mlflow": "MLflow's scoring server + ONNX Runtime",
     "raw_asgi": "our ASGI app + uvicorn, no Ray",
 }
 
 
 def main() -> None:
-    kind, bundle, port, key = sys.argv[1:]
+    kind, bundle, port, key, settings = sys.argv[1:]
     {
-        "ours": lambda: ours(bundle, int(port), key, replicas=1),
-        "ours_2": lambda: ours(bundle, int(port), key, replicas=2),
+        "ours": lambda: ours(bundle, int(port), key, 1, settings),
+        "ours_2": lambda: ours(bundle, int(port), key, 2, settings),
         "serve_default": lambda: serve_default(bundle, int(port), key, max_ongoing_requests=100),
         "serve_bare": lambda: serve_default(bundle, int(port), key),
-        "fastapi_onnx": lambda: uvicorn_server(fastapi_app(bundle, key), int(port)),
-        "fastapi_torch": lambda: uvicorn_server(_rivals.fastapi_torch(bundle, key), int(port)),
+        "fastapi_onnx": lambda: uvicorn_server(_fastapi.app(bundle, key), int(port)),
+        "fastapi_torch": lambda: uvicorn_server(_fastapi.app(bundle, key, "torch"), int(port)),
+        "bentoml": lambda: bentoml(bundle, int(port), key),
         "litserve": lambda: litserve(bundle, int(port), key),
+        "mlflow": lambda: uvicorn_server(mlflow_app(bundle, key), int(port)),
         "raw_asgi": lambda: uvicorn_server(raw_asgi_app(bundle, key), int(port)),
+        "langchain": lambda: uvicorn_server(langchain_app(bundle, key), int(port)),
     }[kind]()
 
 
@@ -44,7 +50,7 @@ def until_told() -> None:
     sys.stdin.read()
 
 
-def ours(bundle: str, port: int, key: str, replicas: int) -> None:
+def ours(bundle: str, port: int, key: str, replicas: int, settings: str) -> None:
     from ray_pipeline import cluster, files
     from ray_pipeline.deploy import release
     from ray_pipeline.job import Replicas, Serve
@@ -54,8 +60,9 @@ def ours(bundle: str, port: int, key: str, replicas: int) -> None:
     try:
         cluster.connect()
         count = Replicas(min=replicas, max=replicas)
-        settings = Serve(port=port, replicas=count, jobs=Jobs(folder=str(files.state_folder())))
-        release.deploy(bundle, "model", settings)
+        jobs = Jobs(folder=str(files.state_folder()))
+        serve = Serve(port=port, replicas=count, jobs=jobs, **json.loads(settings))
+        release.deploy(bundle, "model", serve)
         until_told()
     finally:
         cluster.down()
@@ -67,67 +74,22 @@ def litserve(bundle: str, port: int, key: str) -> None:
     _litserve.serve(bundle, port, key, until_told)
 
 
-def fastapi_app(bundle: str, key: str) -> Any:
-    """What one would write by hand: typed rows, a key, one ONNX Runtime session."""
-    import onnxruntime
-    from fastapi import Depends, FastAPI, Header, HTTPException
-    from pydantic import BaseModel, ConfigDict, Field, create_model
+def bentoml(bundle: str, port: int, key: str) -> None:
+    import _bentoml
 
-    from ray_pipeline.bundle import opened
+    _bentoml.serve(bundle, port, key, until_told)
 
-    found = opened(bundle)
-    manifest, columns = found.manifest, found.manifest.schema.features
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(found.model), options)
-    classes, version = manifest.classes or (), manifest.version
-    types = {"integer": int, "number": float, "boolean": bool, "category": str}
 
-    class Strict(BaseModel):
-        model_config = ConfigDict(extra="forbid", strict=True)
+def mlflow_app(bundle: str, key: str) -> Any:
+    import _mlflow
 
-    fields: dict[str, Any] = {
-        f"f{i}": (types[column.kind] | None, Field(alias=column.name))
-        for i, column in enumerate(columns)
-    }
-    row_type: Any = create_model("Row", __base__=Strict, **fields)
-    request_type: Any = create_model(
-        "Request", __base__=Strict, rows=(list[row_type], Field(min_length=1, max_length=1000))
-    )
+    return _mlflow.app(bundle, key)
 
-    def checked(x_api_key: str | None = Header(None)) -> None:
-        if x_api_key is None:
-            raise HTTPException(401)
-        if not hmac.compare_digest(x_api_key, key):
-            raise HTTPException(403)
 
-    app = FastAPI()
+def langchain_app(bundle: str, key: str) -> Any:
+    import _langchain  # chat_serve.py's; its libraries are an extra
 
-    async def predict(request: request_type) -> dict[str, Any]:
-        feeds = {}
-        for i, column in enumerate(columns):
-            values = [getattr(row, f"f{i}") for row in request.rows]
-            if column.kind == "category":
-                texts = [value.strip() if value else "" for value in values]
-                feeds[column.name] = np.array(texts, dtype=object)
-            else:
-                feeds[column.name] = np.array(values, dtype=np.float64)
-        predictions = []
-        for probabilities in session.run(None, feeds)[0].tolist():
-            best = max(range(len(classes)), key=probabilities.__getitem__)
-            predictions.append(
-                {
-                    "label": classes[best],
-                    "probability": probabilities[best],
-                    "probabilities": dict(zip(classes, probabilities, strict=True)),
-                }
-            )
-        return {"predictions": predictions, "version": version}
-
-    # Annotations are texts in this file, and FastAPI cannot look local names up.
-    predict.__annotations__ = {"request": request_type, "return": dict[str, Any]}
-    app.post("/model/predict", dependencies=[Depends(checked)])(predict)
-    return app
+    return _langchain.app(bundle, key)
 
 
 def raw_asgi_app(bundle: str, key: str) -> Any:
@@ -182,6 +144,8 @@ def serve_default(bundle: str, port: int, key: str, **options: Any) -> None:
     waits ever longer between tries: 32 connections get a tenth of what 8 get. The ratio is taken
     with that one bound raised, so that it does not flatter us.
     """
+    # Before Serve is imported, which reads it; it does not change how fast requests are answered.
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     import ray
     from ray import serve
 
@@ -190,7 +154,7 @@ def serve_default(bundle: str, port: int, key: str, **options: Any) -> None:
         serve.start(http_options={"port": port})
 
         def build() -> Any:
-            return fastapi_app(bundle, key)
+            return _fastapi.app(bundle, key)
 
         deployment = serve.deployment(**options)(serve.ingress(build)())
         serve.run(deployment.bind(), route_prefix="/")

@@ -24,8 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+from _asked import newest_bundle
 from _common import finish
-from serve import newest_bundle, post, running
+from serve import post, running
 
 from ray_pipeline import bundle as bundles
 from ray_pipeline.deploy.example import example_row
@@ -139,8 +140,12 @@ def answered(port: int, sent: bytes) -> bytes:
         return b""
 
 
-def request(key: str, body: bytes, path: str = "/model/predict", *more: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", f"X-API-Key: {key}", "Connection: close"]
+def request(
+    key: str, body: bytes, path: str = "/model/predict", *more: str, keep: bool = False
+) -> bytes:
+    """A request, after which the connection ends if it is not to be kept."""
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"X-API-Key: {key}"]
+    lines += [] if keep else ["Connection: close"]
     lines += [f"Content-Length: {len(body)}", *more]
     return "\r\n".join([*lines, "", ""]).encode() + body
 

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from _asked import newest_bundle
 from _common import finish
-from serve import newest_bundle, running
+from serve import running
 
 from ray_pipeline import bundle as bundles
 from ray_pipeline.deploy.example import example_row

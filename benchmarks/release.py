@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _asked import newest_bundle
 from _common import finish
 from _machine import another_machine
-from serve import newest_bundle
 
 from ray_pipeline import bundle as bundles
 from ray_pipeline.deploy.example import example_row

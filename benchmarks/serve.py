@@ -1,121 +1,180 @@
-"""How fast does the endpoint answer, beside what one would write by hand?
+"""How fast does the endpoint answer, beside what one would write by hand and beside other servers?
 
-The same model file, machine and load tool (wrk). In each round every server is started alone,
-asked for a prediction (all must agree), loaded, and stopped; figures are medians over the rounds.
+The same model file, machine, threads and load tool (wrk), for a small model of tables, MiniLM and a
+CNN. In each round every server is started alone, asked for predictions (all must agree), loaded,
+and stopped; figures are medians over the rounds. `cpu ms` is the processor time of all of a
+server's processes for a request, which other programs of the machine disturb little. A server whose
+library is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
-import re
 import secrets
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import _bentoml
+import _wrk
+import psutil
+from _asked import FORMS, MODELS, OURS, Row, newest_bundle
 from _common import finish
 from _servers import KINDS
 
 from ray_pipeline import bundle as bundles
-from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.ports import free_ports
 
 CONNECTIONS = (1, 32, 256)
-RIVALS = ("serve_default", "fastapi_onnx", "fastapi_torch", "litserve", "raw_asgi")
+BESIDE = [kind for kind in KINDS if not kind.startswith("ours")]
+LIBRARIES = {"litserve": "litserve", "mlflow": "mlflow", "bentoml": "bentoml"}
 HERE = Path(__file__).parent
+
+Figures = dict[str, float]
 
 
 def main() -> None:
+    options = _options()
+    _wrk.must_be_here()
+    os.environ[_bentoml.PYTHON] = options.bentoml
+    kinds = [kind for kind in options.only if _is_installed(kind, options.bentoml)]
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, dict[str, Figures]] = {}
+    found: Figures = {}
+    for model in options.models:
+        bundle = options.bundle or newest_bundle(MODELS[model].job, options.storage)
+        figures[model] = medians(model, bundle, kinds, options.rounds, options.seconds)
+        rows += [
+            {"model": model, "server": KINDS[kind], **taken}
+            for kind, taken in figures[model].items()
+        ]
+        found |= ratios(figures[model], model)
+    packages = ("ray", "fastapi", "uvicorn", "onnxruntime", "torch", "litserve", "mlflow")
+    finish("serve", rows, found, figures, options.json, packages=(*packages, "msgspec"))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", help="default: the newest of storage/income/bundles")
-    parser.add_argument("--model", default="tabular", help="what the bundle is, in ratios' names")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--storage", type=Path, help="where the jobs' bundles are; the newest count"
+    )
+    parser.add_argument("--bundle", help="of one model, in the place of the newest")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4, help="of load, per measurement")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument(
+        "--bentoml", default=sys.executable, help="a Python that has BentoML (`make rivals`)"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        sys.exit("the load tool is missing: apt-get install wrk")
-    bundle = options.bundle or newest_bundle()
-    taken: dict[str, list[dict[str, float]]] = {kind: [] for kind in options.only}
-    for number in range(options.rounds):
-        for kind in options.only:
-            print(f"round {number + 1}: {KINDS[kind]}", file=sys.stderr)
-            taken[kind].append(measured(kind, bundle, options.seconds))
-    medians = {
-        kind: {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-        for kind, rounds in taken.items()
+    if options.bundle and len(options.models) != 1:
+        parser.error("--bundle needs --models with one name")
+    return options
+
+
+def _is_installed(kind: str, bentoml: str) -> bool:
+    library = LIBRARIES.get(kind)
+    if library is None:
+        return True
+    if kind == "bentoml":
+        asked = subprocess.run([bentoml, "-c", "import bentoml"], capture_output=True, check=False)
+        there = asked.returncode == 0
+    else:
+        there = importlib.util.find_spec(library) is not None
+    if not there:
+        print(f"left out: {KINDS[kind]}, for {library} is not installed", file=sys.stderr)
+    return there
+
+
+def medians(
+    model: str, bundle: str, kinds: Sequence[str], rounds: int, seconds: int
+) -> dict[str, Figures]:
+    """The figures of each kind of server, which take turns."""
+    asked, each = MODELS[model].rows(bundle), seconds * MODELS[model].patience
+    taken: dict[str, list[Figures]] = {kind: [] for kind in kinds}
+    for number in range(rounds):
+        for kind in kinds:
+            print(f"{model}, round {number + 1}: {KINDS[kind]}", file=sys.stderr)
+            taken[kind].append(measured(kind, bundle, asked, each))
+            print(json.dumps(taken[kind][-1]), file=sys.stderr, flush=True)
+    return {
+        kind: {name: statistics.median(one[name] for one in found) for name in found[0]}
+        for kind, found in taken.items()
     }
-    rows = [{"server": KINDS[kind], **figures} for kind, figures in medians.items()]
-    packages = ("ray", "fastapi", "uvicorn", "onnxruntime", "torch", "litserve", "msgspec")
-    finish("serve", rows, ratios(medians, options.model), medians, options.json, packages=packages)
 
 
-def ratios(medians: dict[str, dict[str, float]], model: str) -> dict[str, float]:
-    """Requests a second of ours (one replica) over theirs, at 32 connections unless it says so."""
+def ratios(figures: dict[str, Figures], model: str) -> Figures:
+    """Requests a second of ours (one replica) over theirs, at 32 connections unless it says so;
+    and their median latency at one connection, and processor time at 32, over ours."""
     found = {}
-    for rival in RIVALS:
-        if rival not in medians or "ours" not in medians:
+    for rival in BESIDE:
+        if rival not in figures or "ours" not in figures:
             continue
+        ours, theirs = figures["ours"], figures[rival]
         for connections in CONNECTIONS:
             suffix = "" if connections == 32 else f"/{connections}_connections"
             name = f"requests/s at {connections}"
-            found[f"{model}/{rival}{suffix}"] = medians["ours"][name] / medians[rival][name]
+            found[f"{model}/{rival}{suffix}"] = ours[name] / theirs[name]
+        found[f"{model}/{rival}/p50"] = theirs["p50 ms at 1"] / ours["p50 ms at 1"]
+        found[f"{model}/{rival}/cpu"] = theirs["cpu ms at 32"] / ours["cpu ms at 32"]
     return found
 
 
-def newest_bundle() -> str:
-    found = sorted(
-        (HERE.parent / "storage/income/bundles").glob("*/manifest.json"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    if not found:
-        sys.exit("no bundle: run `ray-pipeline run jobs/income.yaml` first, or give --bundle")
-    return str(found[-1].parent)
-
-
-def measured(kind: str, bundle: str, seconds: int) -> dict[str, float]:
+def measured(kind: str, bundle: str, asked: Sequence[Row], seconds: int) -> Figures:
     key, port = f"rp_{secrets.token_urlsafe(32)}", free_ports(1)[0]
-    body = json.dumps({"rows": [example_row(bundles.opened(bundle))]})
-    figures: dict[str, float] = {}
+    form = FORMS.get(kind, OURS)
+    figures: Figures = {}
     with running(kind, bundle, port, key) as folder:
-        url = f"http://127.0.0.1:{port}/model/predict"
-        check(url, body, key, bundle, kind)
-        script = folder / "post.lua"
-        script.write_text(
-            f'wrk.method = "POST"\nwrk.headers["X-API-Key"] = "{key}"\n'
-            f'wrk.headers["Content-Type"] = "application/json"\nwrk.body = [==[{body}]==]\n'
-        )
-        load(url, script, 8, 1)  # warm
+        url = f"http://127.0.0.1:{port}{form.path}"
+        check(url, asked[:8], key, bundle, kind)
+        told = _wrk.script(folder, [json.dumps({form.field: [row]}) for row in asked], key)
+        _wrk.load(url, told, 8, 1)  # warm
         for connections in CONNECTIONS:
-            for name, value in load(url, script, connections, seconds).items():
-                figures[f"{name} at {connections}"] = value
+            begun = processor_seconds(folder)
+            seen = _wrk.load(url, told, connections, seconds)
+            seen["cpu ms"] = 1000 * (processor_seconds(folder) - begun) / seen.pop("requests")
+            figures |= {f"{name} at {connections}": value for name, value in seen.items()}
     return figures
 
 
+def processor_seconds(home: Path) -> float:
+    """What all processes that were started for the server with that folder have used."""
+    used = 0.0
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("RAY_PIPELINE_HOME") == str(home):
+                used += sum(process.cpu_times()[:2])
+    return used
+
+
 @contextmanager
-def running(kind: str, bundle: str, port: int, key: str) -> Iterator[Path]:
-    """A server of that kind while the block runs, with a folder for its files."""
+def running(
+    kind: str, bundle: str, port: int, key: str, settings: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
+    """A server of that kind while the block runs, with a folder for its files.
+
+    `settings` are more of an endpoint of ours, in the words of a job's `serve` section."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **{name: text for name, text in os.environ.items() if not name.startswith("RAY_")},
             "RAY_AUTH_MODE": "disabled",
             "RAY_PIPELINE_HOME": folder,
         }
-        log = Path(folder) / "log"
+        log, more = Path(folder) / "log", json.dumps(settings or {})
         with log.open("w") as errors:
             server = subprocess.Popen(
-                [sys.executable, HERE / "_servers.py", kind, bundle, str(port), key],
+                [sys.executable, HERE / "_servers.py", kind, bundle, str(port), key, more],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -128,33 +187,34 @@ def running(kind: str, bundle: str, port: int, key: str) -> Iterator[Path]:
             while (line := server.stdout.readline()) and line.strip() != "ready":
                 pass
             if not line:
-                sys.exit(f"{KINDS[kind]} did not start:\n{log.read_text()[-2000:]}")
+                sys.exit(f"{KINDS.get(kind, kind)} did not start:\n{log.read_text()[-2000:]}")
             yield Path(folder)
         finally:
             server.stdin.close()
             server.wait(60)
 
 
-def check(url: str, body: str, key: str, bundle: str, kind: str) -> None:
+def check(url: str, asked: Sequence[Row], key: str, bundle: str, kind: str) -> None:
     """Stop unless the server predicts what the model does, and refuses what it should.
 
     The network in torch is as far from the deployed form as the bundle says.
     """
-    from ray_pipeline.deploy.protocol import Protocol
-    from ray_pipeline.deploy.runtime import Predictor
+    import _rivals
 
-    opened = bundles.opened(bundle)
-    rows = Protocol(opened.manifest.schema, 10)
-    expected = Predictor(opened).predict(rows.columns(rows.rows(body.encode())))[0]
-    status, answer = post(url, body, key)
-    assert status == 200, status
-    found = list(answer["predictions"][0]["probabilities"].values())
-    apart = 2 * opened.manifest.parity["max_difference"] if kind == "fastapi_torch" else 0
-    furthest = max(abs(a - b) for a, b in zip(found, expected, strict=True))
-    assert furthest < 1e-5 + apart, (found, expected)
+    form, parity = FORMS.get(kind, OURS), bundles.opened(bundle).manifest.parity
+    apart = 2 * parity["max_difference"] if kind == "fastapi_torch" else 0
+    by_graph = _rivals.by_onnx(bundle)
+    for row in asked:
+        status, answer = post(url, json.dumps({form.field: [row]}), key)
+        assert status == 200, status
+        found = list(answer["predictions"][0]["probabilities"].values())
+        expected = by_graph([row])[0]
+        furthest = max(abs(a - b) for a, b in zip(found, expected, strict=True))
+        assert furthest < 1e-5 + apart, (kind, found, expected)
+    body = json.dumps({form.field: list(asked[:1])})
     assert post(url, body, "")[0] in (401, 403)
     assert post(url, body, "wrong")[0] in (401, 403)
-    assert post(url, '{"rows": [{"nothing": 1}]}', key)[0] == 422
+    assert post(url, json.dumps({form.field: [{"nothing": 1}]}), key)[0] == form.refuses
 
 
 def post(url: str, body: str, key: str) -> tuple[int, Any]:
@@ -164,30 +224,6 @@ def post(url: str, body: str, key: str) -> tuple[int, Any]:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, None
-
-
-def load(url: str, script: Path, connections: int, seconds: int) -> dict[str, float]:
-    """Requests a second, and the median and 99th percentile of latency in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
-    command += ["--timeout", "60s", "-s", script, url]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in text, text
-    assert "Socket errors" not in text, text
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    assert rate, text
-    median, late = latency(text, 50), latency(text, 99)
-    return {
-        "requests/s": float(rate[1]),
-        "p50 ms": median,
-        "p99 ms": late,
-        "p99/p50": late / median,
-    }
-
-
-def latency(text: str, percentile: int) -> float:
-    found = re.search(rf"{percentile}%\s+([\d.]+)(us|ms|s)", text)
-    assert found, text
-    return round(float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]], 3)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ export MIMALLOC_PURGE_DELAY=1000
 export MALLOC_MMAP_THRESHOLD_=1073741824
 export MALLOC_TRIM_THRESHOLD_=536870912
 
-# HAProxy's admin socket is in /tmp by default, where any user of the machine could write to it.
-HAPROXY="$HOME/.ray_pipeline/haproxy"
-mkdir -p "$HAPROXY" && chmod 700 "$HOME/.ray_pipeline" "$HAPROXY"
+# HAProxy's admin socket is in /tmp by default, where any user of the machine could write to it. The
+# name is short because Ray puts a folder of 56 letters below it, and HAProxy takes no path of a
+# socket with more than 97.
+HAPROXY="$HOME/.rp"
+mkdir -p "$HAPROXY" "$HOME/.ray_pipeline" && chmod 700 "$HOME/.ray_pipeline" "$HAPROXY"
 export RAY_SERVE_HAPROXY_CONFIG_FILE_LOC="$HAPROXY/haproxy.cfg"
 export RAY_SERVE_HAPROXY_SOCKET_PATH="$HAPROXY/admin.sock"
 export RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH="$HAPROXY/metrics.sock"
@@ -37,6 +39,10 @@ export RAY_health_check_period_ms=3000
 export RAY_health_check_timeout_ms=10000
 export RAY_health_check_failure_threshold=5
 
+# Gloo, by which workers on CPUs train together, would take the address of the host's name, which on
+# many systems is 127.0.1.1: this is the network by which the node reaches the others.
+export GLOO_SOCKET_IFNAME="$(ip route get "${RAY_HEAD_IP:-8.8.8.8}" | grep -oP 'dev \K\S+')"
+
 # Connections of many workers and replicas: as many as the system lets it have.
 ulimit -Sn "$(ulimit -Hn)"
 
@@ -46,4 +52,12 @@ if [ -f "$HOME/.ray_pipeline/secrets.env" ]; then
     set -a
     . "$HOME/.ray_pipeline/secrets.env"
     set +a
+fi
+
+# The head's state in a Redis (RAY_REDIS_ADDRESS=host:port, RAY_REDIS_PASSWORD; a namespace of its own
+# where several clusters use one): a head that is started again is the same cluster, and nodes wait
+# for it that long.
+if [ -n "${RAY_REDIS_ADDRESS:-}" ]; then
+    export RAY_external_storage_namespace="${RAY_external_storage_namespace:-ray-pipeline}"
+    export RAY_gcs_rpc_server_reconnect_timeout_s="${RAY_gcs_rpc_server_reconnect_timeout_s:-600}"
 fi

@@ -73,6 +73,10 @@ CLOTHES = (
 # www.debian.org/doc/manuals/debian-faq.
 FAQ = "debian-faq"
 
+# Debian's manuals (free, each under its own notice: mostly the GPL); they are read at
+# www.debian.org/doc.
+MANUALS = "manuals"
+
 
 def fetched(name: str) -> Path:
     """The folder `jobs/data/<name>` with the set's files in it."""
@@ -81,6 +85,8 @@ def fetched(name: str) -> Path:
         return _fashion(folder)
     if name == "faq":
         return _faq(folder)
+    if name == MANUALS:
+        return _manuals(folder)
     if not all((folder / file).exists() for file in SETS[name][2]):
         _take(name, folder)
     if name == "smollm2" and not (folder / "model.safetensors").exists():
@@ -146,10 +152,26 @@ def _faq(folder: Path) -> Path:
     return folder
 
 
+def _manuals(folder: Path) -> Path:
+    """`pairs.jsonl`: headings of the manuals, each with a passage from below it."""
+    import manuals
+
+    target = folder / "pairs.jsonl"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            for package in manuals.MANUALS:
+                _unpacked(package, scratch)
+            share = Path(scratch) / "usr" / "share"
+            pages = [page for glob in manuals.MANUALS.values() for page in share.glob(glob)]
+            manuals.written(pages, target)
+    return folder
+
+
 def _unpacked(package: str, scratch: str) -> Path:
     """The folder `scratch` with what Debian's package holds: unpacked, which needs no root."""
     subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, check=True)
-    archive = next(Path(scratch).glob("*.deb"))
+    archive = next(Path(scratch).glob(f"{package}_*.deb"))
     subprocess.run(["dpkg", "-x", str(archive), scratch], check=True)
     return Path(scratch)
 
@@ -192,7 +214,7 @@ def _as_parquet(side: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    known = [*SETS, "fashion", "faq"]
+    known = [*SETS, "fashion", "faq", MANUALS]
     if len(sys.argv) < 2 or not set(sys.argv[1:]) <= set(known):
         sys.exit(f"usage: python jobs/fetch.py {'|'.join(known)} …")
     for wanted in sys.argv[1:]:

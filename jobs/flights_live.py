@@ -1,10 +1,11 @@
 """2013's flights against a live endpoint that is watched: `python jobs/flights_live.py`.
 
 January and February make the first model. Then each month is asked about, flight by flight of a
-sample, and afterwards is told what became of them and put into the folder that `watch` learns from.
-In October somebody releases a model that learned from labels which were mixed up. The last line is
-JSON: how often a challenger was promoted, refused and rolled back, and the accuracy over the year
-of the endpoint as it was watched, and of the first model had it stayed.
+sample; what became of them is told, and after every 250 `watch` looks. At its end the month is put
+into the folder that `watch` learns from. When October begins, somebody releases a model that
+learned from labels which were mixed up. The last line is JSON: how often a challenger was promoted,
+refused and rolled back, and the accuracy over the year of the endpoint as it was watched, and of
+the first model had it stayed.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from ray_pipeline.watch import window
 PLACE = HERE / "data" / "flights_live"
 WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 FEATURES = ["carrier", "origin", "dest", "hour", "minute", "weekday", "distance", *WEATHER]
-FIRST, SPOILED, REQUEST = 2, 10, 100
+FIRST, SPOILED, REQUEST, BETWEEN = 2, 10, 100, 250
 STYLE = """<style>svg{width:720px;font:11px sans-serif}polyline{fill:none;stroke:#c2410c;
-stroke-width:1.5}.second{stroke:#1668b0}.grid{stroke:#ddd}.base,.mark{stroke:#888}</style>"""
+stroke-width:1.5}polyline.second{stroke:#1668b0}.name{fill:#c2410c}.name.second{fill:#1668b0}
+.grid{stroke:#ddd}.base,.mark{stroke:#888}</style>"""
 
 
 class Year:
@@ -57,17 +59,15 @@ class Year:
         print("\n".join(lines(decision)), file=sys.stderr, flush=True)
 
     def month(self, number: int) -> None:
-        """Ask about a sample of a month's flights, tell what became of them, and look."""
+        """Ask about a sample of a month's flights, tell what became of them, and look meanwhile."""
         flights = pd.read_parquet(PLACE / "all" / _file(number))
         some = flights.sample(min(self.rows, len(flights)), random_state=number)
-        if number == SPOILED:  # half of them meet it
-            half = len(some) // 2
+        if number == SPOILED:
             release.deploy(self.spoiled(), self.job.name, self.job.served, why="by hand")
-            hits = self.asked(some[:half])
+        hits: list[bool] = []
+        for at in range(0, len(some), BETWEEN):
+            hits += self.asked(some[at : at + BETWEEN])
             self.look()
-            hits += self.asked(some[half:])
-        else:
-            hits = self.asked(some)
         self.watched.append((number, float(np.mean(hits))))
         self.never.append((number, self.accuracy_of_first(some)))
         print(

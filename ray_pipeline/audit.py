@@ -34,8 +34,8 @@ _BLOCK = 4096
 
 
 def write(storage: str | UPath, action: str, **what: Any) -> Entry:
-    """Add an entry: `action` is read, write, erase, expire, deploy, rollback or predict; `what`
-    names it.
+    """Add an entry: `action` is read, write, erase, expire, deploy, rollback, remove or predict;
+    `what` names it.
 
     Several processes may write at once. On an object store two that write in the same moment
     follow the same entry; both stay in the chain.

@@ -218,7 +218,8 @@ def spark(counts: Sequence[float]) -> Markup:
 
 def _end_labels(lines: Sequence[Line], across: Axis, down: Axis) -> list[Markup]:
     """The lines' names beside their last points, moved apart where they would overlap."""
-    ends = sorted((down.at(line.points[-1][1]), line) for line in lines if line.points)
+    named = [line for line in lines if line.points]
+    ends = sorted(((down.at(line.points[-1][1]), line) for line in named), key=lambda end: end[0])
     labels, lowest = [], -math.inf
     for at, line in ends:
         lowest = max(at + 3.5, lowest + _GAP)

@@ -18,10 +18,13 @@ from ray_pipeline import (
     commands,
     commands_chat,
     commands_cluster,
+    commands_records,
     commands_release,
+    commands_ui,
     commands_watch,
 )
 from ray_pipeline.errors import PipelineError
+from ray_pipeline.results import Results
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -29,6 +32,8 @@ Command = Callable[..., argparse.ArgumentParser]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
+    if arguments is None:  # a process of its own, at the end of which Ray may print as well
+        sys.stdout = Results(sys.stdout)
     try:
         return options.command(options) or 0
     except PipelineError as error:
@@ -109,17 +114,18 @@ def _add_jobs(command: Command) -> None:
 
 def _add_records(command: Command) -> None:
     """What a storage has kept; each takes `--storage`."""
-    listing = command(commands.runs)
+    listing = command(commands_records.runs)
     listing.add_argument("--job", help="only this job's")
-    showing = command(commands.show, "RUN")
+    showing = command(commands_records.show, "RUN")
     showing.add_argument("--curl", action="store_true", help="only the line that asks the endpoint")
-    reporting = command(commands.report, "RUN")
-    auditing = command(commands.audit)
+    comparing = command(commands_records.compare, "A", "B")
+    reporting = command(commands_records.report, "RUN")
+    auditing = command(commands_records.audit)
     auditing.add_argument("--verify", action="store_true", help="check the chain of entries")
     auditing.add_argument(
         "--head", metavar="HASH", help="a newest hash noted before, to find again"
     )
-    for parser in (listing, showing, reporting, auditing):
+    for parser in (listing, showing, comparing, reporting, auditing):
         parser.add_argument("--storage", default="storage", help="where runs are kept")
 
 
@@ -138,9 +144,20 @@ def _add_releases(command: Command) -> None:
     )
     back = command(commands_release.rollback, "NAME")
     back.add_argument("--to", metavar="VERSION", help="this one, instead of the one before")
-    for parser in (deploying, back):
+    removing = command(commands_release.remove, "NAME")
+    for parser in (deploying, back, removing):
         parser.add_argument("--why", default="", help="for the history")
-    for parser in (deploying, listing, back):
+    page = command(commands_ui.ui)
+    page.add_argument("--port", type=int, default=8500, help="where it listens (8500)")
+    page.add_argument("--host", default="127.0.0.1", help="(127.0.0.1) another only behind TLS")
+    page.add_argument(
+        "--job",
+        action="append",
+        default=[],
+        metavar="JOB",
+        help="a watched job, and others so named, whose waiting challengers may be released",
+    )
+    for parser in (deploying, listing, back, page):
         parser.add_argument("--storage", default="storage", help="where releases are kept")
 
 
@@ -188,7 +205,11 @@ def _add_serving(command: Command) -> None:
 def _add_cluster(command: Command) -> None:
     """What is done on other machines; each takes `--address`."""
     submitting = command(commands_cluster.submit, "JOB")
-    submitting.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    instead = submitting.add_mutually_exclusive_group()
+    instead.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    instead.add_argument(
+        "--watch", action="store_true", help="instead of a run, one look of `watch`, each time anew"
+    )
     writing = command(commands_cluster.kubernetes, "JOB")
     writing.add_argument("-o", "--output", required=True, metavar="DIR")
     writing.add_argument("--image", required=True, help="with ray-pipeline and what the job needs")

@@ -219,6 +219,7 @@ def _command(port: int, cpus: int | None, page: int | None, folder: Path) -> lis
         # Its ten processes cost 4 seconds and a gigabyte; the Jobs API and Ray's page go with it.
         "include-dashboard": "false" if page is None else "true",
         "include-log-monitor": "false",
+        "labels": f"{fast_path.ALONE}=true",
     }
     if page is not None:
         options |= {"dashboard-host": _LOCAL, "dashboard-port": page}

@@ -14,6 +14,7 @@ from typing import Any
 def run(options: argparse.Namespace) -> None:
     """The whole path: from raw data to an answering endpoint."""
     from ray_pipeline import cluster, jobfile
+    from ray_pipeline.commands_records import run_lines
 
     job = jobfile.read(options.job, options.set)
     cluster.connect()
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
 
     with progress.watcher() as shown, stuck.Noticing(shown) as watcher:
         record = pipeline.run(job, watcher, until=options.until)
-    printed(record_result(record), _run_lines(record), options.json)
+    printed(record_result(record), run_lines(record), options.json)
 
 
 def validate(options: argparse.Namespace) -> None:
@@ -65,46 +66,6 @@ def init(options: argparse.Namespace) -> None:
 
     written = starter.written(options.folder)
     printed({"job": str(written)}, [f"wrote {written}", f"next: ray-pipeline run {written}"], False)
-
-
-def runs(options: argparse.Namespace) -> None:
-    """List runs, newest first."""
-    from ray_pipeline import runs as store
-
-    records = store.listed(options.storage, options.job)
-    rows = [
-        {
-            "run": record["run"],
-            "job": record["job"]["name"],
-            "status": record["status"],
-            "seconds": record["seconds"],
-            **_headline(record),
-        }
-        for record in records
-    ]
-    lines = [
-        f"{row['run']}  {row['job']:<16} {row['status']:<8} {row['seconds']:>8.1f} s  "
-        + "  ".join(f"{key} {row[key]:.4f}" for key in _HEADLINE if key in row)
-        for row in rows
-    ]
-    printed({"runs": rows}, lines or ["no runs yet"], options.json)
-
-
-def show(options: argparse.Namespace) -> None:
-    """Print what a run did."""
-    from ray_pipeline import runs as store
-
-    record = store.found(options.storage, options.run)
-    lines = [record.get("curl") or "nothing is deployed"] if options.curl else _run_lines(record)
-    printed(record, lines, options.json)
-
-
-def report(options: argparse.Namespace) -> None:
-    """Print where a run's page is."""
-    from ray_pipeline import runs as store
-
-    record = store.found(options.storage, options.run)
-    printed({"report": record["report"]}, [record["report"]], options.json)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -159,23 +120,6 @@ def expire(options: argparse.Namespace) -> None:
 
     result = retention.expired(jobfile.read(options.job, options.set))
     printed(result, retention.described(result), options.json)
-
-
-def audit(options: argparse.Namespace) -> None:
-    """Print who did what to a storage, or verify that nothing in this log was changed."""
-    from ray_pipeline import audit as log
-
-    if options.verify or options.head:
-        result = log.verify(options.storage, options.head or "")
-        printed(
-            result,
-            [f"{result['entries']:,} entries, unbroken; head {result['head']}"],
-            options.json,
-        )
-        return
-    entries = list(log.entries(options.storage))
-    lines = [f"{e['time']}  {e['who']:<12} {e['action']:<8} {e.get('what', '')}" for e in entries]
-    printed({"entries": entries}, lines or ["nothing yet"], options.json)
 
 
 def rotate(options: argparse.Namespace) -> None:
@@ -292,28 +236,6 @@ def record_result(record: dict[str, Any]) -> dict[str, Any]:
         "metrics": record.get("metrics", {}),
         "stages": [{key: stage[key] for key in kept} for stage in record["stages"]],
     }
-
-
-_HEADLINE = ("accuracy", "roc_auc", "r2", "rmse", "recall_at_5", "mrr")
-
-
-def _headline(record: dict[str, Any]) -> dict[str, float]:
-    metrics = record.get("metrics", {})
-    return {key: metrics[key] for key in _HEADLINE if key in metrics}
-
-
-def _run_lines(record: dict[str, Any]) -> list[str]:
-    lines = [f"run       {record['run']} {record['status']} in {record['seconds']:.1f} s"]
-    if headline := _headline(record):
-        lines.append("test      " + ", ".join(f"{k} {v:.4f}" for k, v in headline.items()))
-    for name in ("bundle", "report", "endpoint"):
-        if record.get(name):
-            lines.append(f"{name:<9} {record[name]}")
-    if record.get("error"):
-        lines += ["error     " + record["error"]["message"]]
-    if record.get("curl"):
-        lines += ["", record["curl"]]
-    return lines
 
 
 def printed(result: dict[str, Any], lines: Sequence[str], as_json: bool) -> None:

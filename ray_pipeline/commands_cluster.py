@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
     from ray.job_submission import JobSubmissionClient
 
+    from ray_pipeline.job import Job
     from ray_pipeline.payload import Payload
 
 
@@ -23,7 +24,9 @@ def submit(options: argparse.Namespace) -> int:
     from ray_pipeline import payload, submission
 
     with tempfile.TemporaryDirectory(prefix="ray_pipeline-") as folder:
-        packed = payload.packed(options.job, options.set, Path(folder), options.until)
+        packed = payload.packed(
+            options.job, options.set, Path(folder), options.until, watch=options.watch
+        )
         at = _client(options)
         details = submission.submitted(at, packed)
         _say(f"{details.submission_id} {details.status.lower()}, {_page(at, details)}")
@@ -72,13 +75,14 @@ def stop(options: argparse.Namespace) -> None:
 
 
 def kubernetes(options: argparse.Namespace) -> None:
-    """Write manifests for KubeRay: a run, a cluster that stays, a bundle's endpoint."""
+    """Write manifests for KubeRay: a run, a cluster that stays, a bundle's endpoint, the watch."""
     from ray_pipeline import payload
     from ray_pipeline.deploy import kubernetes as manifests
 
     with tempfile.TemporaryDirectory() as folder:
         packed = payload.packed(options.job, options.set, Path(folder))
         files = payload.texts(packed)
+    unwatched = _unwatched(packed.job)
     site = manifests.site(
         packed.job,
         files=files,
@@ -89,12 +93,26 @@ def kubernetes(options: argparse.Namespace) -> None:
         host=options.host,
         redis=options.redis,
         gpus=options.gpus,
+        watched=not unwatched,
     )
     written = [str(path) for path in manifests.written(site, Path(options.output))]
     commands = manifests.secrets(site)
     lines = [*written, *(["", "make these Secrets first:", *commands] if commands else [])]
     lines += [] if options.bundle else ["", "give --bundle to have its endpoint too"]
+    lines += ["", f"without a watch: {unwatched}"] if unwatched and packed.job.watch else []
     printed({"written": written, "secrets": commands}, lines, options.json)
+
+
+def _unwatched(job: Job) -> str:
+    """Why `watch` cannot train challengers of a job; empty if it can."""
+    from ray_pipeline.errors import JobError
+    from ray_pipeline.watch import window
+
+    try:
+        window.check(job)
+    except JobError as error:
+        return f"{error.where}: {error.what}"
+    return "" if job.watch else "the job has no section `watch`"
 
 
 def _followed(

@@ -52,8 +52,20 @@ def rollback(options: argparse.Namespace) -> None:
         lines = [f"version {back['stopped']} is no longer tried; the old one answers everything"]
     else:
         _tell_mlflow(options.name, options.storage)
-        lines = [f"version {back['version']} is live again, instead of {back['from']}"]
+        instead = f", instead of {back['from']}" if back["from"] else ""
+        lines = [f"version {back['version']} is live again{instead}"]
     printed(back, lines, options.json)
+
+
+def remove(options: argparse.Namespace) -> None:
+    """Take an endpoint down; `rollback` puts it back."""
+    from ray_pipeline import cluster
+    from ray_pipeline.deploy import changes
+
+    cluster.connect(start=False)
+    version = changes.remove(options.name, options.why)
+    told = {"name": options.name, "removed": version}
+    printed(told, [f"version {version} is no longer live, and nothing is there"], options.json)
 
 
 def promote(options: argparse.Namespace) -> None:

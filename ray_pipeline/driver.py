@@ -1,6 +1,7 @@
-"""What a submitted job runs on the cluster: `run`, watched over, and started again if it is killed.
+"""What a submitted job runs on the cluster: `run` or `watch --once`, watched over, and started
+again if it is killed.
 
-    python -m ray_pipeline.driver job.yaml [--set A.B=VALUE] [--until STAGE]
+    python -m ray_pipeline.driver job.yaml [--set A.B=VALUE] [--until STAGE | --watch]
 
 A driver that the system ends (out of memory, most often) leaves its run as it was, and the next
 one goes on from the last stage that was stored. A run that fails by itself is not tried again: it
@@ -28,21 +29,26 @@ _PAUSE_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job until it has ended by itself, and return the exit status of `run`."""
+    """Run the job until it has ended by itself, and return the exit status of the command."""
     parser = argparse.ArgumentParser(prog="ray_pipeline.driver")
     parser.add_argument("job")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--until")
+    parser.add_argument("--watch", action="store_true")
     options = parser.parse_args(arguments)
     try:
         check_secrets(payload.secrets(jobfile.read(options.job, options.set)))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    command = [sys.executable, "-m", "ray_pipeline.cli", "run", options.job, "--json"]
-    command += [f"--set={override}" for override in options.set]
-    command += [f"--until={options.until}"] if options.until else []
-    return kept_alive(command)
+    return kept_alive([sys.executable, "-m", "ray_pipeline.cli", *words(options)])
+
+
+def words(options: argparse.Namespace) -> list[str]:
+    """The command of the command line that is run."""
+    verb = ["watch", options.job, "--once"] if options.watch else ["run", options.job]
+    until = [f"--until={options.until}"] if options.until else []
+    return [*verb, "--json", *(f"--set={override}" for override in options.set), *until]
 
 
 def check_secrets(names: Sequence[str]) -> None:

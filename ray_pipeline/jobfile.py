@@ -277,13 +277,19 @@ def _resolved(job: Job, folder: Path) -> Job:
 
 
 def _chat_placed(chat: Chat, folder: Path) -> Chat:
-    generate, questions = chat.generate, chat.judge.unanswerable
+    generate, judged = chat.generate, ("unanswerable", "paraphrases", "attacks")
     if generate.by == "llama" and generate.model:
         generate = generate.model_copy(update={"model": _absolute(generate.model, folder)})
-    judge = {"unanswerable": questions and _absolute(questions, folder)}
+    files = {name: getattr(chat.judge, name) for name in judged}
+    intents = chat.intents and chat.intents.model_copy(
+        update={"examples": _absolute(chat.intents.examples, folder)}
+    )
+    judge = {name: path and _absolute(path, folder) for name, path in files.items()}
     return chat.model_copy(
         update={
             "encoder": _base(chat.encoder, folder),
+            "corrections": chat.corrections and _absolute(chat.corrections, folder),
+            "intents": intents,
             "generate": generate,
             "judge": chat.judge.model_copy(update=judge),
         }

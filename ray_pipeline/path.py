@@ -6,7 +6,6 @@ import json
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from ray_pipeline import path_chat
 from ray_pipeline.data import (
     balance,
     bias,
@@ -21,6 +20,7 @@ from ray_pipeline.data import (
     steps,
     stores,
 )
+from ray_pipeline.data.media.extras import library
 from ray_pipeline.data.privacy import anonymity, expire, findings, tombstones, treatment
 from ray_pipeline.data.steps import serving
 from ray_pipeline.deploy import (
@@ -56,6 +56,9 @@ def path(run: Run) -> Iterator[Stage]:
     for a run may end there."""
     job, record = run.job, run.record
     if job.chat is not None:
+        library("langchain_core", "chat")  # whose absence is told with what to do
+        from ray_pipeline import path_chat
+
         yield from path_chat.path(run, job.chat)
         return
     if job.data.privacy and job.data.privacy.retention_days:

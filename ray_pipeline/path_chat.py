@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ray_pipeline.chat import export, index, judge
+from ray_pipeline.chat import corrections, export, feedback, index, judge
+from ray_pipeline.chat.corrections import Correction
 from ray_pipeline.data.encoders import tokens
 from ray_pipeline.deploy import export as bundles
-from ray_pipeline.deploy import release
+from ray_pipeline.deploy import log_files, release
 from ray_pipeline.job import Chat
 from ray_pipeline.model import gates
 from ray_pipeline.runs import Run, Stage
@@ -21,13 +22,14 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
     """
     job, record = run.job, run.record
     source = index.fingerprint(job.data.source, chat)
-    indexed = chat.without("title", "site", "examples", "retrieve", "generate", "judge")
-    made = run.stage("index", index.write, job.data.source, indexed, depends=source)
+    indexed = chat.without("title", "site", "examples", "intents", "retrieve", "generate", "judge")
+    right = corrections.read(chat, _told(run, chat))
+    made = run.stage("index", index.write, job.data.source, indexed, right, depends=source)
     if not made.cached:
         run.told("read", [str(job.data.source)], tokens.digest_of(chat.encoder))
     yield made
 
-    settings = chat.without("title", "site", "examples", "generate")
+    settings = chat.without("title", "site", "examples")
     asked = judge.fingerprint(chat)
     judged = run.stage("judge", judge.write, made, settings, job.evaluate.bootstrap, depends=asked)
     record["metrics"] = judged.record["metrics"]
@@ -36,9 +38,26 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
     gates.passed(record["metrics"], job.evaluate.bounds)
 
     lineage = {stage.name: stage.digest for stage in run.stages}
-    yield (exported := run.stage("export", export.write, made, judged, job.name, chat, lineage))
+    exported = run.stage("export", export.write, made, judged, job.name, chat, lineage)
     bundle = bundles.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
+    yield exported
     live = run.act("deploy", release.deploy, bundle, job.name, job.serve)
     record |= {"endpoint": live.record["endpoint"], "curl": live.record["curl"]}
     yield live
+
+
+def _told(run: Run, chat: Chat) -> list[Correction]:
+    """What was put right at the endpoint; what was only called wrong is told in the report."""
+    if not chat.feedback:
+        return []
+    log = log_files.folder(run.root / "bundles" / "any", run.job.name)
+    if wrong := feedback.complaints(log):
+        finding = {
+            "title": "Answers that were called wrong",
+            "note": f"{len(wrong)} that nobody has put right since; the newest.",
+            "tables": [{"columns": ["question"], "rows": [[one] for one in wrong[-20:]]}],
+            "place": "data",
+        }
+        run.record["findings"].append(finding)
+    return feedback.corrections(log)

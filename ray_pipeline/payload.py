@@ -42,6 +42,8 @@ class Payload:
     digest: str
     command: str
     """What runs it, in a shell whose current folder is the uploaded one."""
+    again: bool = False
+    """Whether it is something else to do once it is done: a look of `watch` is."""
 
     @property
     def id(self) -> str:
@@ -50,7 +52,12 @@ class Payload:
 
 
 def packed(
-    path: Path | str, overrides: Sequence[str], folder: Path, until: str | None = None
+    path: Path | str,
+    overrides: Sequence[str],
+    folder: Path,
+    until: str | None = None,
+    *,
+    watch: bool = False,
 ) -> Payload:
     """The job file at `path`, and what it needs of the user's own code, put into `folder`.
 
@@ -58,11 +65,15 @@ def packed(
         overrides: assignments such as `train.epochs=5`.
         folder: an empty one.
         until: the stage after which the job stops.
+        watch: instead of a run, one look of `watch`.
 
     Raises:
-        JobError: the file is wrong, or names places that are only on this machine.
+        JobError: the file is wrong, has no section `watch` where a look is to be made, or names
+            places that are only on this machine.
     """
     job = jobfile.read(path, overrides)
+    if watch and job.watch is None:
+        raise JobError("nothing is to be watched", where="watch", expected="a section `watch`")
     shutil.copyfile(path, folder / JOB)
     _check_places(job, _elsewhere(path, overrides), str(path))
     for name in _modules(job):
@@ -73,11 +84,12 @@ def packed(
         for file in files
         if file.name != JOB
     }
-    digest = runs.digest_of([job, code, until, __version__])
+    digest = runs.digest_of([job, code, "watch" if watch else until, __version__])
     words = ["python", "-m", "ray_pipeline.driver", JOB]
     words += [f"--set={override}" for override in overrides]
     words += [f"--until={until}"] if until else []
-    return Payload(folder, job, secrets(job), digest, shlex.join(words))
+    words += ["--watch"] if watch else []
+    return Payload(folder, job, secrets(job), digest, shlex.join(words), again=watch)
 
 
 def texts(payload: Payload) -> dict[str, str]:

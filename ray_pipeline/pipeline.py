@@ -63,6 +63,7 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
         with costs.Meter() as meter, runs.opened(job, watcher, at_end=told) as current:
             current.record["report"] = str(current.folder / "report.html")
             before = current.record.get("costs", ())  # of a part that was interrupted
+            current.record["findings"] = []  # which that part had, too, and are found again
             try:
                 for stage in path(current):
                     current.record["costs"] = meter.told(job.prices, before)
@@ -70,7 +71,7 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
                         break  # a job without that stage stops after the next
             finally:
                 current.record["costs"] = meter.told(job.prices, before)
-                current.record["findings"] = [_costs(current)]
+                current.record["findings"] = [*current.record["findings"], _costs(current)]
     return current.record
 
 

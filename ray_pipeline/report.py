@@ -15,7 +15,7 @@ from ray_pipeline import charts, report_view
 
 Record = dict[str, Any]
 
-_METRICS = {
+METRICS = {
     "accuracy": "accuracy",
     "f1": "F1",
     "precision": "precision",
@@ -51,7 +51,7 @@ _HEADLINE = (
     *("mrr", "recall_at_1", "ndcg_at_10", "f1_micro", "mean_average_precision"),
 )
 _CONFUSIONS_SHOWN, _MATRIX_CLASSES = 12, 12
-_LOWER_IS_BETTER = {
+LOWER_IS_BETTER = {
     *("log_loss", "brier", "calibration_error", "rmse", "mae", "perplexity", "hamming_loss"),
 }
 
@@ -132,10 +132,10 @@ def page(record: Mapping[str, Any]) -> str:
     asked = ((shown.get("job") or {}).get("evaluate") or {}).get("gates") or {}
     gates = shown.get("gates") or asked
     judged = verdicts(metrics, gates) if metrics else []
-    return _template().render(
+    return template("report.html").render(
         report_view.sections(shown, judged),
         headline=_rows(metrics, judged, _HEADLINE)[:3],
-        metrics=_rows(metrics, judged, tuple(_METRICS)),
+        metrics=_rows(metrics, judged, tuple(METRICS)),
         confusion=_confusion(metrics),
     )
 
@@ -159,12 +159,12 @@ def _row(metrics: Record, name: str, verdicts: Sequence[Record]) -> dict[str, An
     low, high = min(reach), max(reach)
     scale = (min(0.0, 1.05 * low), 1.0 if high <= 1 else 1.05 * high)
     return {
-        "name": _METRICS[name],
+        "name": METRICS[name],
         "value": value,
         "span": span,
         "baseline": baseline,
         "validation": (metrics.get("validation") or {}).get(name),
-        "lower": name in _LOWER_IS_BETTER,
+        "lower": name in LOWER_IS_BETTER,
         "verdicts": verdicts,
         "chart": charts.interval(value, span, baseline, bounds, scale),
     }
@@ -208,15 +208,21 @@ def _within(value: float | None, bounds: Mapping[str, Any]) -> bool:
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+def template(name: str) -> jinja2.Template:
+    """A page's template, of those beside this file."""
+    return environment(Path(__file__).parent).get_template(name)
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """The templates in some folders, with the ways in which figures are written here as filters."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "figure": figure,
         "count": count,
         "percent": percent,
@@ -225,7 +231,7 @@ def _template() -> jinja2.Template:
         "plain": plain,
         "amount": amount,
     }
-    return environment.get_template("report.html")
+    return made
 
 
 def figure(value: float | None, digits: int = 4) -> str:

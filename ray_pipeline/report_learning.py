@@ -51,9 +51,11 @@ def search(record: Record) -> dict[str, Any] | None:
     }
     ranked = sorted(losses, key=lambda index: (index != best, losses[index]))
     lines = [
-        charts.Line("best" if index == best else "", _points(tried[index], _LOSS), style)
+        charts.Line(
+            "best" if index == best else "", points(tried[index].get("history"), _LOSS), style
+        )
         for index, style in [*((i, "faint") for i in reversed(ranked[1:])), (best, "first")]
-        if len(_points(tried[index], _LOSS)) > 1
+        if len(points(tried[index].get("history"), _LOSS)) > 1
     ]
     names = list(dict.fromkeys(name for trial in tried for name in trial.get("settings") or ()))
     bred = any(trial.get("weights") for trial in tried)
@@ -71,16 +73,15 @@ def search(record: Record) -> dict[str, Any] | None:
 def training(record: Record) -> dict[str, Any] | None:
     """The final training's curves and facts; None where it has no epochs."""
     trained, epochs = stage_record(record, "train"), history(record)
-    whole = {"history": epochs}
     losses = [
-        charts.Line("training", _points(whole, "train_loss"), "second"),
-        charts.Line("validation", _points(whole, _LOSS), "first"),
+        charts.Line("training", points(epochs, "train_loss"), "second"),
+        charts.Line("validation", points(epochs, _LOSS), "first"),
     ]
     if not losses[1].points:
         return None
     best = trained.get("best_epoch") or min(losses[1].points, key=lambda point: point[1])[0]
     mark = (float(best), f"best, epoch {best}")
-    score = charts.Line("", _points(whole, "score"), "first")
+    score = charts.Line("", points(epochs, "score"), "first")
     facts = {key: value for key, value in trained.items() if isinstance(value, int | float | str)}
     return {
         "loss": charts.curves([line for line in losses if line.points], "epoch", "loss", mark),
@@ -95,6 +96,6 @@ def _loss(trial: Record) -> float | None:
     return None if trial.get("state") == "failed" else trial.get(_LOSS)
 
 
-def _points(trial: Record, key: str) -> list[charts.Point]:
-    epochs = trial.get("history") or ()
-    return [(epoch["epoch"], epoch[key]) for epoch in epochs if epoch.get(key) is not None]
+def points(epochs: Sequence[Record] | None, key: str) -> list[charts.Point]:
+    """One of the epochs' figures by their numbers; epochs without it are left out."""
+    return [(epoch["epoch"], epoch[key]) for epoch in epochs or () if epoch.get(key) is not None]

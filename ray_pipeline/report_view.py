@@ -35,7 +35,7 @@ def sections(record: Record, verdicts: Sequence[Record]) -> dict[str, Any]:
         "verdicts": verdicts,
         "about": {
             "split": "test",
-            **dict.fromkeys(("rows", "positive", "resamples")),
+            **dict.fromkeys(("rows", "positive", "resamples", "questions")),
             **(metrics.get("about") or {}),
         },
         "baseline": metrics.get("baseline"),

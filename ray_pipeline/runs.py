@@ -3,6 +3,7 @@
     <storage>/<job>/stages/<stage>-<digest>/   one stage's output, complete if `stage.json` is there
     <storage>/<job>/runs/<run>/                run.json, report.html, tensorboard/
     <storage>/<job>/bundles/<version>/         what is deployed
+    <storage>/<job>/run.prom                   the latest run's figures, for Prometheus
 
 A stage's digest covers its function's code, its settings and the digests of its inputs, so a run
 that was stopped goes on where it was, and a changed setting redoes only what depends on it.
@@ -27,7 +28,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 from upath import UPath
 
-from ray_pipeline import __version__, audit, files
+from ray_pipeline import __version__, audit, files, run_metrics
 from ray_pipeline.errors import PipelineError, UsageError
 from ray_pipeline.job import Job
 
@@ -158,6 +159,8 @@ class Run:
         """Write the record as it now stands; a reader never sees half of it."""
         self.record["seconds"] = round(time.time() - self.record["started_s"], 3)
         _write_json(self.folder / "run.json", self.record)
+        text = run_metrics.exposition(self.record)
+        files.write_whole(self.root / run_metrics.FILE, text.encode())
 
 
 @contextmanager
@@ -194,11 +197,11 @@ def opened(
                 at_end(run)
 
 
-def listed(storage: str, job: str | None = None) -> list[Record]:
-    """The records of all runs in a storage, newest first."""
-    root = UPath(storage)
-    records = [json.loads(path.read_text()) for path in root.glob(f"{job or '*'}/runs/*/run.json")]
-    return sorted(records, key=lambda record: str(record["run"]), reverse=True)
+def listed(storage: str, job: str | None = None, most: int | None = None) -> list[Record]:
+    """The records of all runs in a storage, or of so many, newest first."""
+    paths = UPath(storage).glob(f"{job or '*'}/runs/*/run.json")
+    newest = sorted(paths, key=lambda path: str(path.parent.name), reverse=True)[:most]
+    return [json.loads(path.read_text()) for path in newest]
 
 
 def found(storage: str, run: str) -> Record:

@@ -27,16 +27,24 @@ def end(leader: int) -> None:
     for process in _of(leader):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
+    while time.monotonic() < asked_until and (left := _of(leader)):
+        psutil.wait_procs(left, timeout=0.1)
+    kill(leader)
+
+
+def kill(leader: int) -> None:
+    """End every process of a session at once, as a power cut would."""
     # One of them may still start others while it ends, so look again until nobody is there.
     while left := _of(leader):
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if time.monotonic() > asked_until:
-                    process.kill()
+                process.kill()
         psutil.wait_procs(left, timeout=0.1)
 
 
 def _of(leader: int) -> list[psutil.Process]:
+    if leader <= 0:  # in a container, the session of all that was started from outside of it
+        return []
     return [process for process in psutil.process_iter() if _session(process) == leader]
 
 

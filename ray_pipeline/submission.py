@@ -75,14 +75,16 @@ def client(
 
 
 def submitted(at: JobSubmissionClient, payload: Payload) -> JobDetails:
-    """The submission of this payload that runs or is done, or else a new attempt.
+    """The submission of this payload that runs or is done, or else a new attempt; of what is to be
+    done again, the one that runs.
 
     Raises:
         ClusterError: the cluster cannot be reached, or does not take it.
     """
     with _answering(at.get_address()):
         known = attempts(at, payload.id)
-        if known and known[-1].status not in {"FAILED", "STOPPED"}:
+        over = _ENDED if payload.again else _ENDED - {"SUCCEEDED"}
+        if known and known[-1].status not in over:
             return known[-1]
         name = f"{payload.id}-{len(known) + 1}" if known else payload.id
         try:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from upath import UPath
 
-from ray_pipeline import report, report_learning, report_view
+from ray_pipeline import registered, report, report_learning, tracked
+from ray_pipeline.system_metrics import Looks
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-ALIAS = "champion"
 RUN_TAG = "ray_pipeline.run"
 _PATIENCE_S = 180
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "refused": "FAILED"}
@@ -39,7 +38,6 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 waits minutes for a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-_BATCH_PARAMS, _BATCH_METRICS = 100, 1000  # what one request to MLflow may hold
 _log = logging.getLogger(__name__)
 
 
@@ -131,24 +129,33 @@ def tracking_uri(storage: str) -> str | None:
     return f"sqlite:///{UPath(storage).absolute()}/mlflow.db"
 
 
-def logged(client: MlflowClient, record: Mapping[str, Any], folder: UPath, storage: str) -> Record:
+def logged(
+    client: MlflowClient,
+    record: Mapping[str, Any],
+    folder: UPath,
+    storage: str,
+    machine: Sequence[Metric] = (),
+) -> Record:
     """Bring the MLflow run of this pipeline run up to date, and register its bundle.
 
-    Any number of calls leave one MLflow run, one value per metric and step, and one model version
-    per bundle. Returns `run_id`, and `model_version` where there is a bundle.
+    Any number of calls leave one MLflow run with one run below it for each trial, one value per
+    metric and step, and one model version per bundle. `machine` is how busy this one was.
+    Returns `run_id`, and `model_version` where there is a bundle.
     """
     name = record["job"]["name"]
     run = _run(client, _experiment(client, name, storage), record["run"])
-    _log_numbers(client, run, record)
+    _log_numbers(client, run, record, machine)
     _log_texts(client, run, record, folder)
     answer: Record = {"run_id": run.info.run_id}
     if record.get("bundle"):
-        answer["model_version"] = _registered(client, run, name, UPath(record["bundle"]))
+        answer["model_version"] = registered.version(client, run, record, UPath(record["bundle"]))
     status = _STATUS.get(record["status"])
     if status is None:
         client.update_run(run.info.run_id, status="RUNNING")
     else:
         client.set_terminated(run.info.run_id, status)
+    # Last, for they may be many: some seconds for a hundred.
+    tracked.log_trials(client, run, record)
     return answer
 
 
@@ -167,18 +174,17 @@ def _run(client: MlflowClient, experiment: str, run: str) -> Run:
     return found[0] if found else client.create_run(experiment, tags={RUN_TAG: run}, run_name=run)
 
 
-def _log_numbers(client: MlflowClient, run: Run, record: Mapping[str, Any]) -> None:
+def _log_numbers(
+    client: MlflowClient, run: Run, record: Mapping[str, Any], machine: Sequence[Metric]
+) -> None:
     from mlflow.entities import Param, RunTag
 
-    settings = {**_texts(report.without_secrets(record["job"])), **_tuned(record)}
+    settings = {**tracked.texts(report.without_secrets(record["job"])), **_tuned(record)}
     new = {name: value for name, value in settings.items() if name not in run.data.params}
     params = [Param(name, value) for name, value in new.items()]
-    metrics = _metrics(record)
-    tags = [RunTag("ray_pipeline.status", record["status"])]
-    for start in range(0, max(len(params), 1), _BATCH_PARAMS):
-        client.log_batch(run.info.run_id, params=params[start : start + _BATCH_PARAMS], tags=tags)
-    for start in range(0, len(metrics), _BATCH_METRICS):
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH_METRICS])
+    told = {"ray_pipeline.status": record["status"], **tracked.lineage(record)}
+    tags = [RunTag(name, value) for name, value in told.items()]
+    tracked.log_batches(client, run.info.run_id, params, [*_metrics(record), *machine], tags)
 
 
 def _metrics(record: Mapping[str, Any]) -> list[Metric]:
@@ -203,7 +209,7 @@ def _metrics(record: Mapping[str, Any]) -> list[Metric]:
     ]
     figures = report.numbers(record.get("metrics") or {})
     points += [
-        (_allowed(name), value, 0)
+        (tracked.allowed(name), value, 0)
         for name, value in figures.items()
         if value is not None and not name.startswith("about.")
     ]
@@ -219,56 +225,10 @@ def _log_texts(client: MlflowClient, run: Run, record: Mapping[str, Any], folder
         client.log_text(run.info.run_id, manifest.read_text(encoding="utf-8"), "manifest.json")
 
 
-def _registered(client: MlflowClient, run: Run, name: str, bundle: UPath) -> str:
-    """The number of the model version that is this bundle, now the champion."""
-    from mlflow.exceptions import MlflowException
-
-    version = bundle.name
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = client.search_model_versions(f"name = '{name}' and tags.bundle = '{version}'")
-    if found:
-        number = found[0].version
-    else:
-        source, tags = _source(client, run, bundle), {"bundle": version}
-        number = client.create_model_version(name, source, run.info.run_id, tags=tags).version
-    client.set_registered_model_alias(name, ALIAS, number)
-    return str(number)
-
-
-def _source(client: MlflowClient, run: Run, bundle: UPath) -> str:
-    """Where MLflow reads the bundle from: where it lies, or the server's copy of it.
-
-    A tracking server refuses, rightly, to be pointed at files on its clients' disks.
-    """
-    if "://" in str(bundle) or not str(client.tracking_uri).startswith("http"):
-        return str(bundle)
-    client.log_artifacts(run.info.run_id, str(bundle), "bundle")
-    return f"{run.info.artifact_uri}/bundle"
-
-
 def _tuned(record: Mapping[str, Any]) -> dict[str, str]:
     tried = report_learning.trials(record)
     best = report_learning.best_trial(tried)
-    return {} if best is None else _texts(tried[best]["settings"], "tuned")
-
-
-def _texts(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings by dotted name, as texts; unset ones left out."""
-    return {
-        _allowed(name): value if isinstance(value, str) else json.dumps(value)
-        for name, value in report_view.flat(settings, prefix)
-    }
-
-
-def _allowed(name: str) -> str:
-    """`name` in the characters that MLflow allows, which leave out `<`, `>` and `=`."""
-    for sign, word in (("<=", "at most "), (">=", "at least "), ("<", "below "), (">", "above ")):
-        name = name.replace(sign, word)
-    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+    return {} if best is None else tracked.texts(tried[best]["settings"], "tuned")
 
 
 def _main(uri: str, storage: str) -> None:
@@ -281,14 +241,17 @@ def _main(uri: str, storage: str) -> None:
 
     client = MlflowClient(uri)
     client.search_experiments(max_results=1)  # makes the database, if it is ours and new
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = logged(client, request["record"], UPath(request["folder"]), storage)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            answer = {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    with Looks() as machine:
+        for line in sys.stdin:
+            request = json.loads(line)
+            place, seen = UPath(request["folder"]), machine.metrics()
+            try:
+                answer = logged(client, request["record"], place, storage, seen)
+                machine.told(seen)
+            except (MlflowException, SQLAlchemyError, OSError) as error:
+                answer = {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Ray's workers let every other program of the machine go first, such as the other test process.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Ray's agent on each node looks at all of its processes, by default every 5 seconds.
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 # As `cluster.connect` has it. The thread that Ray Data would start parses code to show its errors;
 # Python 3.11 does that in one thread at a time only, and tests do it too.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -41,7 +43,7 @@ SERVING = (
     *("tests/deploy/test_autoscaling.py", "tests/deploy/test_release_failures.py"),
     *("tests/test_images_job.py", "tests/test_online_job.py", "tests/deploy/test_together.py"),
     *("tests/test_watch_job.py", "tests/deploy/test_monitoring.py"),
-    "tests/test_chat_job.py",
+    *("tests/deploy/test_ui.py", "tests/test_chat_job.py"),
 )
 """Files that use the same cluster that serves. The first expects no other endpoint on it."""
 BUNDLES = ("tests/deploy/",)
@@ -138,9 +140,10 @@ def ray_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A cluster that serves; the first command that needs it starts it."""
+    """A cluster that serves, with room for the endpoints of all tests and for jobs beside them."""
     from sites import Site
 
     made = Site(tmp_path_factory.mktemp("site"))
+    made.up()
     yield made
     made.down()

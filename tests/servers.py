@@ -17,6 +17,17 @@ PASSWORD = "hush7Secret%/x"
 """With characters that a URL has to escape."""
 
 
+def s3_access(url: str) -> dict[str, str]:
+    """What the environment says of a server of S3's protocol."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "AKIA-of-a-test",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-a-test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 @dataclass
 class Server:
     """A running server: its port, how to start, kill and stop it, and a command that succeeds once

@@ -18,26 +18,35 @@ from ray_pipeline import cluster
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.deploy.ports import free_ports
 
-DEPLOY = """
-import json, sys
-from ray_pipeline import cluster
+ANSWERING = """
+import contextlib, io, json, os, sys
+from ray_pipeline import cli, cluster
 from ray_pipeline.deploy import release
 from ray_pipeline.errors import PipelineError
 from ray_pipeline.job import Serve
 
-told = sys.stdout
-sys.stdout = sys.stderr
-for line in sys.stdin:
-    path, settings = json.loads(line)
+def deployed(path, settings):
     try:
         cluster.connect()
         made = release.deploy(path, "model", Serve.model_validate(settings))
-        answer = [0, [made, release.endpoints()]]
+        return 0, [made, release.endpoints()]
     except PipelineError as error:
-        answer = [1, f"{type(error).__name__}: {error}"]
-    print(json.dumps(answer), file=told, flush=True)
+        return 1, f"{type(error).__name__}: {error}"
+
+def called(folder, *arguments):
+    os.chdir(folder)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+told = sys.stdout
+sys.stdout = sys.stderr
+for line in sys.stdin:
+    what, *given = json.loads(line)
+    print(json.dumps({"deploy": deployed, "call": called}[what](*given)), file=told, flush=True)
 """
-"""A process that deploys what it is told to: to start one for each takes seconds."""
+"""A process that deploys and calls commands as it is told: to start one for each takes seconds."""
 
 
 class Site:
@@ -52,7 +61,7 @@ class Site:
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self.home = home
-        self._deployer: subprocess.Popen[str] | None = None
+        self._answering: subprocess.Popen[str] | None = None
         self._known: dict[str, str] = {}
 
     @property
@@ -66,19 +75,32 @@ class Site:
             patch.setenv("RAY_PIPELINE_HOME", str(self.home))
             yield
 
+    def up(self) -> None:
+        """Start the cluster, with CPUs for the endpoints of all tests and for jobs beside them: one
+        that has less than a whole one free would have a job wait for ever."""
+        with self.at_home(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REDIS_PASSWORD", self.environment["REDIS_PASSWORD"])  # for replicas
+            cluster.up(cpus=4)
+
     def down(self) -> None:
-        self._end_deployer()
+        self._end_answering()
         with self.at_home():
             cluster.down()
 
-    def command(self, folder: Path, *arguments: str) -> str:
+    def command(self, folder: Path, *arguments: object) -> str:
         """What a command that is run in `folder` prints."""
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "ray_pipeline.cli", *arguments],
-            cwd=folder, env=self.environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        code, out, err = self.called(folder, *arguments)
+        assert code == 0, err
+        return out
+
+    def printed(self, *arguments: object):
+        """The JSON that a command ends with."""
+        return json.loads(self.command(self.home, *arguments).splitlines()[-1])
+
+    def called(self, folder: Path, *arguments: object) -> tuple[int, str, str]:
+        """A command's exit status, and what it wrote to standard output and error."""
+        code, out, err = self._asked("call", str(folder), *map(str, arguments))
+        return code, out, err
 
     def deploy(self, bundle: Bundle, **settings):
         """What it is answered, and all endpoints."""
@@ -89,32 +111,35 @@ class Site:
     def tried(self, bundle: Bundle, **settings):
         """0 and what `deploy` tells, or 1 and the error's name and text."""
         chosen = {"port": self.port, "replicas": {"min": 1, "max": 1}, "cpus": 0.2, **settings}
-        deployer = self._begun_deployer()
-        deployer.stdin.write(json.dumps([str(bundle.path), chosen]) + "\n")
-        deployer.stdin.flush()
-        line = deployer.stdout.readline()
-        assert line, f"it ended with {deployer.wait()}: {(self.home / 'deployer.log').read_text()}"
-        return json.loads(line)
+        return self._asked("deploy", str(bundle.path), chosen)
 
-    def _begun_deployer(self) -> subprocess.Popen[str]:
+    def _asked(self, *line: object):
+        answering = self._begun_answering()
+        answering.stdin.write(json.dumps(line) + "\n")
+        answering.stdin.flush()
+        answer = answering.stdout.readline()
+        assert answer, f"it ended with {answering.wait()}: {(self.home / 'told.log').read_text()}"
+        return json.loads(answer)
+
+    def _begun_answering(self) -> subprocess.Popen[str]:
         """The process of before, unless it ended or the environment has changed."""
-        running = self._deployer is not None and self._deployer.poll() is None
+        running = self._answering is not None and self._answering.poll() is None
         if not running or self._known != self.environment:
-            self._end_deployer()
-            with (self.home / "deployer.log").open("w") as log:
-                self._deployer = subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-c", DEPLOY],
+            self._end_answering()
+            with (self.home / "told.log").open("w") as log:
+                self._answering = subprocess.Popen(
+                    [sys.executable, "-W", "ignore", "-c", ANSWERING],
                     env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                     stderr=log, text=True,
                 )  # fmt: skip
             self._known = dict(self.environment)
-        assert self._deployer is not None
-        return self._deployer
+        assert self._answering is not None
+        return self._answering
 
-    def _end_deployer(self) -> None:
-        if self._deployer is not None:
-            self._deployer.communicate()
-            self._deployer = None
+    def _end_answering(self) -> None:
+        if self._answering is not None:
+            self._answering.communicate()
+            self._answering = None
 
     def predict(self, row):
         headers = {"X-API-Key": self.key}

@@ -15,18 +15,25 @@ FLOORS = [
     {"errors", "__init__"},
     {
         *("job", "jobfile", "schema", "bundle", "starter", "svg", "charts", "charts_search"),
-        *("report", "report_view", "report_learning", "report_findings"),
+        *("report", "report_view", "report_learning", "report_findings", "comparison"),
+        "charts_shapes",
     },
     {
         *("runs", "audit", "tracking", "progress", "files", "sessions", "journal"),
-        *("stuck", "costs", "every"),
+        *("registered", "tracked"),
+        *("stuck", "costs", "every", "run_metrics", "system_metrics"),
     },
     {"data"},
     {"model"},
     {"deploy"},
     {"chat", "watch"},
+    {"ui"},
     {"pipeline", "path", "path_chat", "cluster", "payload", "submission", "driver"},
-    {"commands", "commands_chat", "commands_cluster", "commands_release", "commands_watch"},
+    {
+        *("commands", "commands_chat", "commands_cluster", "commands_records"),
+        *("commands_release", "commands_watch", "commands_ui"),
+    },
+    {"results"},
     {"cli"},
 ]
 
@@ -77,6 +84,33 @@ def test_nothing_in_the_package_unpickles():
         for line in text.splitlines():
             if "torch.load(" in line:
                 assert "weights_only=True" in line, f"{path}: {line}"
+
+
+EXTRAS = (
+    *("langchain_core", "lancedb", "openai", "xllamacpp", "transformers", "tokenizers", "peft"),
+    *("deepspeed", "selectolax", "pypdfium2", "av", "deltalake", "pyiceberg", "lance", "s3fs"),
+    *("pymysql", "adbc_driver_postgresql", "redis", "pymongo", "crowdkit", "presidio_analyzer"),
+    *("rapidfuzz", "pint", "datasketch", "py3langid", "jwt", "python_calamine", "gguf"),
+)
+"""Modules that only extras install."""
+
+
+def test_no_command_needs_an_extra_before_a_job_does():
+    script = f"""
+import importlib, sys
+
+for name in {EXTRAS}:
+    sys.modules[name] = None  # importing it fails, as where it is not installed
+for name in (
+    *("pipeline", "driver", "submission", "tracking", "watch.loop", "ui.app", "deploy.replica"),
+    *("deploy.front", "deploy.batch", "deploy.release", "commands_chat", "commands_watch"),
+):
+    importlib.import_module(f"ray_pipeline.{{name}}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_imports_nothing_heavy():

@@ -18,6 +18,7 @@ chat:
   encoder: base
   examples: ["How is tea made?"]
   judge: {confidence: 0.0}
+  feedback: true
 evaluate: {bootstrap: 20, gates: {recall_at_10: {min: 0.5}}}
 serve: {port: PORT, cpus: 0.2, replicas: {min: 1, max: 1}}
 """
@@ -90,3 +91,21 @@ def test_a_second_run_has_nothing_to_do(ran, folder, site):
     again = json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
     assert all(stage["cached"] for stage in again["stages"])
     assert again["bundle"] == ran["bundle"]
+    told = site.command(folder, "run", "chat.yaml", "--until", "export", "--json")
+    assert json.loads(told.splitlines()[-1])["bundle"] == ran["bundle"]
+
+
+def test_a_wrong_answer_that_is_corrected_is_right_after_the_next_run(ran, client, folder, site):
+    told = {"question": "How is tea made?", "good": False, "answer": "Tea is made with hot milk."}
+    wrong = {"question": "Was the food good?", "good": False}
+    for body in (told, wrong):
+        posted = httpx.post(
+            f"{site.url}/kitchen/feedback", json=body, headers={"X-API-Key": site.key}
+        )
+        assert posted.status_code == 202, posted.text
+    again = json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    assert again["bundle"] != ran["bundle"]
+    assert wrong["question"] in Path(again["report"]).read_text()
+    answer = client.chat.completions.create(model="kitchen", messages=MESSAGES)
+    assert answer.choices[0].message.content == "Tea is made with hot milk. [1]"
+    assert answer.sources[0]["title"] == told["question"]

@@ -64,3 +64,31 @@ def test_what_the_environment_lacks_is_named(monkeypatch):
         driver.check_secrets(["SHOP_PASSWORD", "THERE"])
     assert "THERE" not in str(raised.value)
     assert "secrets.env" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], ["run", "job.yaml", "--json"]),
+        (
+            ["--set", "train.epochs=1", "--until", "clean"],
+            ["run", "job.yaml", "--json", "--set=train.epochs=1"],
+        ),
+        (
+            ["--watch", "--set", "train.epochs=1"],
+            ["watch", "job.yaml", "--once", "--json", "--set=train.epochs=1"],
+        ),
+    ],
+)
+def test_it_runs_a_command_that_the_command_line_takes(given, words, monkeypatch, tmp_path):
+    from ray_pipeline import cli
+
+    begun = []
+    monkeypatch.setattr(driver, "kept_alive", lambda command: begun.append(command) or 0)
+    (tmp_path / "job.yaml").write_text("name: x\ndata: {source: rows.csv, label: y}\n")
+    monkeypatch.chdir(tmp_path)
+    assert driver.main(["job.yaml", *given]) == 0
+    ((_, _, module, *command),) = begun
+    assert module == "ray_pipeline.cli"
+    assert command[: len(words)] == words
+    assert cli._parser().parse_args(command).json

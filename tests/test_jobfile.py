@@ -45,6 +45,15 @@ def test_paths_start_at_the_job_file(written):
     assert job.storage == str(path.parent / "storage")
 
 
+def test_the_files_of_a_chatbot_start_at_the_job_file():
+    jobs = REPOSITORY / "jobs"
+    chat = jobfile.read(jobs / "support.yaml").chat
+    judge, said = chat.judge, chat.intents.examples
+    for path in (judge.unanswerable, judge.paraphrases, judge.attacks, said):
+        assert Path(path).parent == jobs
+        assert Path(path).is_file()
+
+
 def test_addresses_are_left_alone(written):
     job = jobfile.read(written("storage: s3://bucket/runs\n" + SMALL))
     assert job.storage == "s3://bucket/runs"

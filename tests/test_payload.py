@@ -53,10 +53,10 @@ def packed(home, tmp_path):
     """Packs a file of the user's folder into a new one."""
     made = iter(range(100))
 
-    def pack(file: str, *overrides: str, until: str | None = None) -> payload.Payload:
+    def pack(file: str, *overrides: str, until: str | None = None, watch=False) -> payload.Payload:
         folder = tmp_path / f"upload{next(made)}"
         folder.mkdir()
-        return payload.packed(home / file, overrides, folder, until)
+        return payload.packed(home / file, overrides, folder, until, watch=watch)
 
     return pack
 
@@ -111,6 +111,15 @@ def test_the_command_is_one_that_a_shell_reads_back(packed):
         "--set=data.missing=['?', '$HOME']",
         "--until=clean",
     ]
+
+
+def test_a_look_of_the_watch_is_made_anew_once_it_is_done(packed):
+    run, look = packed("job.yaml"), packed("job.yaml", "watch={}", watch=True)
+    assert (run.again, look.again) == (False, True)
+    assert packed("job.yaml", "watch={}").id != look.id
+    assert shlex.split(look.command)[-1] == "--watch"
+    with pytest.raises(JobError, match="nothing is to be watched"):
+        packed("job.yaml", watch=True)
 
 
 @pytest.mark.parametrize(

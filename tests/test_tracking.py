@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from upath import UPath
 
-from ray_pipeline import tracking
+from ray_pipeline import registered, tracking
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def told(client: MlflowClient, run: dict[str, Any], folder: Path) -> dict[str, A
 
 
 def champion(client: MlflowClient, name: str) -> str:
-    return str(client.get_model_version_by_alias(name, tracking.ALIAS).version)
+    return str(client.get_model_version_by_alias(name, registered.ALIAS).version)
 
 
 def test_a_run_is_read_back(client: MlflowClient, tmp_path: Path, bundle: Path) -> None:
@@ -138,7 +138,8 @@ def test_a_run_that_goes_on_stays_one_run(
     assert {answer["run_id"] for answer in answers} == {first["run_id"]}
     experiment = client.get_experiment_by_name("resumed")
     assert experiment is not None
-    assert len(client.search_runs([experiment.experiment_id])) == 1
+    found = client.search_runs([experiment.experiment_id])
+    assert len([one for one in found if "mlflow.parentRunId" not in one.data.tags]) == 1
     assert len(client.get_metric_history(first["run_id"], "train_loss")) == 3
     assert client.get_run(first["run_id"]).info.status == "FINISHED"
 

@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray_pipeline.chat import protocol
 from ray_pipeline.chat.answer import Piece
 from ray_pipeline.chat.bot import Bot
+from ray_pipeline.chat.feedback import Feedback
 from ray_pipeline.chat.protocol import Completion, Request
 from ray_pipeline.deploy.asgi import (
     Header,
@@ -37,6 +38,19 @@ from ray_pipeline.job import Serve
 
 _THREADS = 8
 """Answers that a replica works on at a time; more wait."""
+_SILENT_S = 1.0
+"""Of a streamed answer; then its client is told that it waits, and behind how many."""
+
+
+class Waiting(NamedTuple):
+    """Nothing has come yet: so many that came before are not begun, or it is being answered."""
+
+    before: int | None
+
+    def said(self) -> bytes:
+        """A comment of server-sent events, which clients pass over if they know nothing of it."""
+        what = "working" if self.before is None else f"waiting behind {self.before}"
+        return f": {what}\n\n".encode()
 
 
 class ChatEndpoint:
@@ -49,6 +63,7 @@ class ChatEndpoint:
         gate: whom it lets call; None lets everybody.
         pages: answers that never change, by path.
         counters: where requests are counted.
+        feedback: keeps what is said of answers; None if nothing is to be said.
         started: called on the event loop before the first request.
         stopped: called after the last.
     """
@@ -62,6 +77,7 @@ class ChatEndpoint:
         gate: Gate | None,
         pages: dict[str, Response],
         counters: Counters,
+        feedback: Feedback | None = None,
         started: Callable[[], None] = lambda: None,
         stopped: Callable[[], None] = lambda: None,
     ) -> None:
@@ -69,7 +85,9 @@ class ChatEndpoint:
         self._gate, self._pages, self._counters = gate, pages, counters
         self._started, self._stopped = started, stopped
         self._threads = ThreadPoolExecutor(_THREADS, "answer")
+        self._came = self._begun = 0  # they begin in the order in which they came
         self._asked = f"/{name}/v1/chat/completions"
+        self._feedback = feedback
         self._pages |= {
             f"/{name}/v1/models": json_response(protocol.models([name])),
         }
@@ -116,12 +134,28 @@ class ChatEndpoint:
             settings = self._settings
             body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
             return await self.completed(body, scope["headers"])
+        if self._feedback and path == f"/{self._name}/feedback":
+            if method != "POST":
+                return not_allowed(method, path, "POST")
+            return await self._told(scope, receive, self._feedback)
         if path == f"/{self._name}/health":
             return self._health(scope)
         page = self._pages.get(path)
         if page is None:
             raise not_found(path, ", ".join([self._asked, *self._pages]))
         return page if method in ("GET", "HEAD") else not_allowed(method, path, "GET, HEAD")
+
+    async def _told(self, scope: Scope, receive: Receive, feedback: Feedback) -> Response:
+        """What becomes of an opinion of an answer; it takes a key with the scope `feedback`."""
+        assert self._gate is not None, "whose opinion it is has to be known"
+        headers, settings = scope["headers"], self._settings
+        told = self._gate.admitted(headers, "feedback")
+        caller = self._gate.caller(headers)
+        body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
+        groups = self._bot.groups_of(caller)
+        response: Response = await asyncio.to_thread(feedback.answer, body, caller, groups)
+        response.headers += told
+        return response
 
     def _health(self, scope: Scope) -> Response:
         if self._gate and self._settings.metrics == "key":
@@ -150,9 +184,10 @@ class ChatEndpoint:
             return Stream(self._streamed(request, question, completion, pieces, done), told)
         async with aclosing(pieces):
             async for piece in pieces:
-                completion.took(piece)
-        # Counting tokens takes longer than the loop should be held.
-        whole = await self._in_thread(completion.whole, question)
+                if isinstance(piece, Piece):
+                    completion.took(piece)
+        # Counting tokens takes longer than the loop should be held, and waits behind no answers.
+        whole = await asyncio.to_thread(completion.whole, question)
         response = Response(200, encoded(whole), rows=1)
         response.headers += told
         return response
@@ -162,7 +197,7 @@ class ChatEndpoint:
         request: Request,
         question: str,
         completion: Completion,
-        pieces: AsyncGenerator[Piece],
+        pieces: AsyncGenerator[Piece | Waiting],
         done: Callable[[int], None],
     ) -> AsyncGenerator[bytes]:
         """Server-sent events, ended by `[DONE]`."""
@@ -171,11 +206,13 @@ class ChatEndpoint:
             yield _event(completion.chunk({"role": "assistant", "content": ""}))
             async with aclosing(pieces):
                 async for piece in pieces:
-                    if text := completion.took(piece):
+                    if isinstance(piece, Waiting):
+                        yield piece.said()
+                    elif text := completion.took(piece):
                         yield _event(completion.chunk({"content": text}))
             yield _event(completion.last())
             if request.stream_options and request.stream_options.include_usage:
-                yield _event(await self._in_thread(completion.used, question))
+                yield _event(await asyncio.to_thread(completion.used, question))
             yield b"data: [DONE]\n\n"
             status = 200
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
@@ -186,11 +223,19 @@ class ChatEndpoint:
 
     async def _pieces(
         self, question: str, groups: frozenset[str], before: list[str]
-    ) -> AsyncGenerator[Piece]:
-        """The bot's pieces, made in a thread; it ends soon after nobody takes them any more."""
+    ) -> AsyncGenerator[Piece | Waiting]:
+        """The bot's pieces, made in a thread, and in between that there is none yet; it ends soon
+        after nobody takes them any more."""
         loop, came, left = asyncio.get_running_loop(), asyncio.Queue[Any](), Event()
+        place = self._came
+
+        def begin() -> None:
+            self._begun += 1
 
         def work() -> None:
+            loop.call_soon_threadsafe(begin)
+            if left.is_set():
+                return
             try:
                 for piece in self._bot.pieces(question, groups, before):
                     loop.call_soon_threadsafe(came.put_nowait, piece)
@@ -201,16 +246,21 @@ class ChatEndpoint:
                 loop.call_soon_threadsafe(came.put_nowait, error)
 
         self._threads.submit(work)
+        self._came += 1
         try:
-            while (piece := await came.get()) is not None:
+            while True:
+                try:
+                    piece = await asyncio.wait_for(came.get(), _SILENT_S)
+                except TimeoutError:
+                    yield Waiting(place - self._begun if place >= self._begun else None)
+                    continue
+                if piece is None:
+                    return
                 if isinstance(piece, Exception):
                     raise piece
                 yield piece
         finally:
             left.set()
-
-    async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
 
 def _event(document: Any) -> bytes:

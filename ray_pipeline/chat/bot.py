@@ -9,16 +9,21 @@ from typing import Any
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.chat import answer, export, generators, index
+from ray_pipeline.chat import answer, export, index, intents
 from ray_pipeline.chat.answer import Asked, Piece
-from ray_pipeline.chat.generators import GENERATORS, Parts
+from ray_pipeline.chat.generators import Parts
+from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.protocol import Completion
+from ray_pipeline.chat.remembered import remembered
 from ray_pipeline.chat.retriever import Retriever
 from ray_pipeline.chat.search import Passages
 from ray_pipeline.data.encoders import sentences, tokens
 from ray_pipeline.data.statistics import SentenceStatistics
 from ray_pipeline.errors import BundleError
 from ray_pipeline.job.chat import PUBLIC, Chat
+
+_LATEST = 64
+"""Texts whose vectors are at hand: a question's is wanted to route it, to search, and to quote."""
 
 
 class Bot:
@@ -45,15 +50,15 @@ class Bot:
         self.settings = Chat.model_validate_json(json.dumps(told["chat"]))
         about = (opened.path / export.ENCODER).read_text(encoding="utf-8")
         encoder = SentenceStatistics.model_validate_json(about)
-        embed = sentences.embedding(encoder, graph=opened.path / export.GRAPH)
+        graph = opened.path / export.GRAPH
+        embed = remembered(sentences.embedding(encoder, graph=graph), _LATEST)
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
         passages = Passages(UPath(opened.path / index.DATABASE))
         retriever = Retriever(passages, embed, self.settings.retrieve)
-        generate = self.settings.generate
-        parts = Parts(generate, embed, opened.path / export.MODEL)
-        quoting = generators.extractive(parts)
-        writer = quoting if generate.by == "extractive" else GENERATORS[generate.by](parts)
-        self._chain = answer.chain(retriever, writer, quoting, generate, told["confidence"])
+        parts = Parts(self.settings.generate, embed, opened.path / export.MODEL)
+        fitted = self._fitted(opened)
+        router = intents.router(fitted, self.settings.intents, embed)
+        self._chain = answer.chatting(retriever, parts, told["confidence"], router)
 
     def pieces(
         self, question: str, groups: Collection[str], before: Sequence[str] = ()
@@ -70,7 +75,7 @@ class Bot:
 
     def completion(self, name: str) -> Completion:
         """An answer to begin."""
-        return Completion(name, self.manifest.version, self.settings.site, self._count)
+        return Completion(name, self.manifest.version, self.settings.site, self.count)
 
     def groups_of(self, caller: str) -> frozenset[str]:
         """The groups that a caller may read, who is `key NAME` to the gate."""
@@ -82,8 +87,14 @@ class Bot:
         }
         return frozenset({PUBLIC, *opened})
 
-    def _count(self, text: str) -> int:
+    def count(self, text: str) -> int:
+        """How many tokens of the encoder a text has."""
         return len(self._tokenize([text])[0])
+
+    def _fitted(self, opened: Bundle) -> Fitted | None:
+        if self.settings.intents is None:
+            return None
+        return Fitted.model_validate_json((opened.path / intents.FILE).read_bytes())
 
 
 def settings_of(opened: Bundle) -> dict[str, Any]:

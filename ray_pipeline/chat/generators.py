@@ -8,12 +8,14 @@ import queue
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_pipeline.chat.remembered import remembered
 from ray_pipeline.chat.retriever import Embed
 from ray_pipeline.chat.search import Hit
 from ray_pipeline.chat.words import count, sentences
@@ -57,6 +59,7 @@ _FIRST_PASSAGES, _FIRST_SENTENCE = 0.15, 0.03
 
 def extractive(parts: Parts) -> Writer:
     """Quotes the sentences that are nearest to the question, in their passages' order."""
+    of_documents = remembered(parts.embed)  # not of questions, which are nobody's to keep for long
 
     def write(prompt: Prompt) -> Iterator[str]:
         found = [
@@ -69,8 +72,8 @@ def extractive(parts: Parts) -> Writer:
         ][:_LOOKED_AT]
         if not found:
             return
-        vectors = parts.embed([prompt.question, *(sentence for _, _, sentence in found)])
-        scores = vectors[1:] @ vectors[0]
+        vectors = of_documents([sentence for _, _, sentence in found])
+        scores = vectors @ parts.embed([prompt.question])[0]
         scores += [_FIRST_PASSAGES / (1 + rank) for rank, _, _ in found]
         scores += [_FIRST_SENTENCE * (place == 0) for _, place, _ in found]
         for _, _, sentence in sorted(_best(found, scores)):
@@ -111,8 +114,40 @@ def _best(found: Sequence[tuple[int, int, str]], scores: Any) -> list[tuple[int,
     return kept
 
 
+class Line:
+    """Those who wait for something that serves one after the other, each for `patience_s` at the
+    most."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s, self._usual_s, self._in_line = patience_s, 0.0, 0
+        self._counting, self._free = threading.Lock(), threading.Lock()
+
+    def join(self) -> float:
+        """Until when one waits. Raises TimeoutError: by what it took lately, it would be longer."""
+        with self._counting:
+            if self._in_line and (self._in_line + 1) * self._usual_s > self._patience_s:
+                raise TimeoutError(f"{self._in_line} are in line")
+            self._in_line += 1
+        return time.monotonic() + self._patience_s
+
+    def serve(self, work: Callable[[], object], waits: Callable[[], bool]) -> None:
+        """Do the work of one who has joined when it is its turn, if it still waits."""
+        try:
+            with self._free:
+                if not waits():
+                    return
+                begun = time.monotonic()
+                work()
+                took = time.monotonic() - begun
+                self._usual_s = (took + (self._usual_s or took)) / 2
+        finally:
+            with self._counting:
+                self._in_line -= 1
+
+
 def llama(parts: Parts) -> Writer:
-    """A GGUF file by llama.cpp in this process, one answer at a time; others wait."""
+    """A GGUF file by llama.cpp in this process, one answer at a time. Others wait, unless it would
+    be for longer than a first sentence may take: they are refused at once, to be quoted."""
     xllamacpp = library("xllamacpp", "chat")
     settings = xllamacpp.CommonParams()
     settings.model.path = str(parts.model)
@@ -121,7 +156,10 @@ def llama(parts: Parts) -> Writer:
     settings.verbosity = 0
     # It listens on a port of this machine besides; nobody is to be told the key.
     settings.api_keys = [secrets.token_hex(32)]
-    server, free = xllamacpp.Server(settings), threading.Lock()
+    # It would keep what it read of all prompts, some 5 MB each, up to 8 GB.
+    settings.cache_ram_mib = 0
+    line = Line(parts.settings.first_s)
+    server = xllamacpp.Server(settings)
 
     def write(prompt: Prompt) -> Iterator[str]:
         came: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -133,22 +171,24 @@ def llama(parts: Parts) -> Writer:
                 came.put(choice.get("delta", {}).get("content") or "")
             return stopped.is_set()
 
+        def generate() -> None:
+            server.handle_chat_completions(
+                {
+                    "messages": prompt.messages,
+                    "max_tokens": parts.settings.tokens,
+                    "temperature": 0,
+                    "stream": True,
+                },
+                took,
+            )
+
         def run() -> None:
             try:
-                with free:
-                    if not stopped.is_set():
-                        server.handle_chat_completions(
-                            {
-                                "messages": prompt.messages,
-                                "max_tokens": parts.settings.tokens,
-                                "temperature": 0,
-                                "stream": True,
-                            },
-                            took,
-                        )
+                line.serve(generate, lambda: time.monotonic() < until and not stopped.is_set())
             finally:
                 came.put(None)
 
+        until = line.join()
         threading.Thread(target=run, daemon=True).start()
         try:
             while (piece := came.get()) is not None:

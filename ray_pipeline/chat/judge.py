@@ -2,119 +2,167 @@
 
 The questions are the documents' own headings that are questions. In the passages that they are to
 find they are held out, and so are all headings that are questions: what is left is the answer.
+Paraphrases are asked of the passages as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from upath import UPath
 
-from ray_pipeline.chat import index
+from ray_pipeline.chat import attacks, index, intents, judgement, lines, paraphrases, scored
 from ray_pipeline.chat.chunks import PATH, Passage, digest_of, searched_of
+from ray_pipeline.chat.corrections import DOCUMENT
 from ray_pipeline.chat.refusals import refusals
-from ray_pipeline.chat.retriever import Found, Retriever
+from ray_pipeline.chat.scored import Asked
 from ray_pipeline.chat.search import Passages
+from ray_pipeline.chat.trial import Tried, tried
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Chat
-from ray_pipeline.job.chat import Retrieve
-from ray_pipeline.model import retrieval
-from ray_pipeline.model.metrics import Floats, percentiles, resampled_means
+from ray_pipeline.model.metrics import Floats
 
-WAYS = ("hybrid", "text", "vectors")
-_NAMES = {"hybrid": "hybrid", "text": "bm25", "vectors": "vectors"}
 MOST = 1_000
 """Questions that are asked."""
-_NOT_FOUND = -1e9
+_HELD_OUT = judgement.Questions(
+    "What is found",
+    "held out",
+    "that are headings of the documents, asked of passages without these headings",
+)
+_WORDED = judgement.Questions(
+    "What is found of paraphrases",
+    "paraphrases",
+    "in others' words, asked of the passages as they are",
+)
+
+
+class _Told(NamedTuple):
+    """Metrics by their names, and what the report shows of them."""
+
+    metrics: dict[str, Any]
+    findings: list[dict[str, Any]]
 
 
 def write(
     made: UPath, settings: Chat, resamples: int, *, out: UPath, work: UPath
 ) -> dict[str, Any]:
-    """Judge the index in `made`, and write `metrics.json` to `out`.
+    """Judge the index in `made`, and write `metrics.json` to `out`, and what tells intents.
 
     Returns:
         `metrics`: recall, MRR and nDCG of the job's way of retrieval, with intervals; the same
-        under `hybrid`, `bm25` and `vectors`; and `refusal` where there are questions without an
-        answer. `confidence`: the threshold below which the chatbot does not know.
+        under `hybrid`, `bm25`, `fragments` and `vectors`; `refusal` where there are questions
+        without an answer; `paraphrases` where there are any, with the same figures and the share
+        that is `answered`; `intents` (see `intents.judged`); `answers` and `attacks` (see
+        `trial.tried`). `confidence`: the threshold below which the chatbot does not know. `weight`:
+        of pieces of words against meaning, None where it is not known.
 
     Raises:
-        DataError: the file of unanswerable questions cannot be read, or is empty.
+        DataError: a file of what is asked cannot be read or is empty, or names what the documents
+            do not have.
+        JobError: a route is for an intent without examples.
     """
-    passages = index.passages_of(made)
-    groups = {passage.group for passage in passages}
-    questions, sections, relevance = asked(passages)
-    strange = _unanswerable(settings.judge.unanswerable)
+    indexed = index.passages_of(made)
+    passages = [one for one in indexed if one.document != DOCUMENT]
+    titles, strange = titled(passages), _unanswerable(settings.judge.unanswerable)
+    worded = paraphrases.asked(paraphrases.read(settings.judge.paraphrases)[:MOST], indexed)
+    examples = intents.read(settings.intents)
     held, fresh = _held_out(passages, made)
-    texts = [*questions, *strange, *fresh.values()]  # at once: to start the pool takes long
-    vectors = index.embedded(texts, index.encoder_of(settings), work / "texts")
-    known = dict(index.vectors_of(made)) | dict(
-        zip(fresh, vectors[len(questions) + len(strange) :], strict=True)
-    )
+    said = [one.text for one in examples]
+    texts = [titles.questions, strange, worded.questions, said, fresh.values()]
+    asked, unknown, reworded, spoken, added = _vectors(texts, settings, work / "texts")
+    known = dict(index.vectors_of(made)) | dict(zip(fresh, added, strict=True))
     index.created(work / index.DATABASE, held, known)
     searched = Passages(work / index.DATABASE)
-    metrics: dict[str, Any] = {}
-    if questions:
-        found = {
-            way: _rankings(searched, questions, vectors, groups, settings.retrieve, way)
-            for way in WAYS
-        }
-        scores = {way: _scores(each, sections) for way, each in found.items()}
-        scores = {way: as_one(score, relevance) for way, score in scores.items()}
-        metrics = _metrics(scores, as_one(relevance, relevance), settings.retrieve.by, resamples)
-    confidence = settings.judge.confidence or 0.0
-    if questions and strange:
-        rest = vectors[len(questions) :]
-        unsure = _rankings(searched, strange, rest, groups, settings.retrieve, "vectors")
-        both = (_confidences(found["hybrid"]), strange, _confidences(unsure))
-        metrics["refusal"] = refusals(questions, *both, settings.judge.confidence)
-        confidence = metrics["refusal"]["threshold"]
+    first = _of_titles(searched, (titles, asked), (strange, unknown), settings, resamples)
+    refusal, weight = first.metrics.get("refusal"), first.metrics.get("weight")
+    confidence = refusal["threshold"] if refusal else settings.judge.confidence or 0.0
+    if titles.questions:
+        told = settings.retrieve.model_copy(update={"weight": weight})
+        settings = settings.model_copy(update={"retrieve": told})
+    database = made / index.DATABASE
+    second = _of_paraphrases(database, (worded, reworded), confidence, settings, resamples)
+    fitted, third = None, _Told({}, [])
+    if settings.intents:
+        fitted = intents.fitted(examples, spoken)
+        (out / intents.FILE).write_text(fitted.model_dump_json())
+        answerable = np.concatenate([asked, reworded])
+        outcome = intents.judged(examples, spoken, settings.intents, answerable, resamples)
+        third = _Told({"intents": outcome.metrics}, [outcome.finding])
+    bot = Tried(held, known, settings, confidence, fitted)
+    fourth = _Told(*tried(bot, titles.right(), resamples, work))
+    parts = (first, second, third, fourth)
+    metrics = {name: value for part in parts for name, value in part.metrics.items()}
     (out / "metrics.json").write_text(json.dumps(metrics))
+    rows = len(asked) + len(unknown) + len(reworded) + len(spoken)
     return {
-        "rows_in": len(questions) + len(strange),
-        "rows_out": len(questions) + len(strange),
+        "rows_in": rows,
+        "rows_out": rows,
         "rows_quarantined": 0,
         "metrics": metrics,
         "confidence": confidence,
-        "findings": [_finding(metrics, len(questions))] if metrics else [],
+        "weight": settings.retrieve.weight,
+        "findings": [finding for part in parts for finding in part.findings],
     }
 
 
-def fingerprint(settings: Chat) -> list[str]:
+def fingerprint(settings: Chat) -> list[Any]:
     """What a judgement hangs on besides the settings and the index. Raises DataError."""
-    return _unanswerable(settings.judge.unanswerable)
+    judge = settings.judge
+    attempts = [attack.model_dump(mode="json") for attack in attacks.read(judge.attacks)]
+    worded = [one.model_dump(mode="json") for _, one in paraphrases.read(judge.paraphrases)]
+    said = [one.model_dump(mode="json") for one in intents.read(settings.intents)]
+    return [_unanswerable(judge.unanswerable), attempts, worded, said]
 
 
-def asked(passages: Sequence[Passage]) -> tuple[list[str], list[str], Floats]:
-    """The questions among the headings, all sections, and which of these answer which question
-    [Q, S]: its own section and those below it."""
-    sections = list(dict.fromkeys(passage.section for passage in passages))
-    places = {section: place for place, section in enumerate(sections)}
-    answers: dict[str, set[int]] = {}
-    for passage in passages:
-        for heading in passage.headings.split(PATH):
-            if "?" in heading:
-                answers.setdefault(heading, set()).add(places[passage.section])
-    questions = list(answers)[:MOST]
-    relevance = np.zeros((len(questions), len(sections)))
-    for row, question in enumerate(questions):
-        relevance[row, list(answers[question])] = 1
-    return questions, sections, relevance
+def titled(passages: Sequence[Passage]) -> Asked:
+    """The questions among the headings, each answered by its own section and those below it."""
+    answers = [(heading, own) for heading, own in scored.below(passages).items() if "?" in heading]
+    return scored.asked(passages, answers[:MOST])
 
 
-def as_one(values: Floats, relevance: Floats) -> Floats:
-    """`values` [Q, S] with those of a question's own sections at the first of them, the greatest,
-    and nothing at the others: one answer, which is found where one of its sections is."""
-    made = values.copy()
-    nothing = min(0.0, float(values.min(initial=0.0)))
-    for row, own in enumerate(relevance > 0):
-        places = np.flatnonzero(own)
-        made[row, places] = nothing
-        made[row, places[0]] = values[row, places].max()
-    return made
+def _of_titles(
+    searched: Passages,
+    titles: tuple[Asked, index.Vectors],
+    strange: tuple[list[str], index.Vectors],
+    settings: Chat,
+    resamples: int,
+) -> _Told:
+    """How the documents' own questions are found, and how they are told from strange ones."""
+    asked, vectors = titles
+    if not asked.questions:
+        return _Told({}, [])
+    own = scored.judged(
+        searched, asked, vectors, settings.retrieve, resamples=resamples, of=_HELD_OUT
+    )
+    metrics = {**own.metrics, "weight": own.weight}
+    questions, others = strange
+    if questions:
+        both = (asked.questions, own.confidences, questions, _confidences(searched, others))
+        metrics["refusal"] = refusals(*both, settings.judge.confidence)
+    return _Told(metrics, [judgement.finding(metrics, _HELD_OUT)])
+
+
+def _of_paraphrases(
+    database: UPath,
+    worded: tuple[Asked, index.Vectors],
+    confidence: float,
+    settings: Chat,
+    resamples: int,
+) -> _Told:
+    """How they are found in the index as it is, and how many are above the threshold."""
+    asked, vectors = worded
+    if not asked.questions:
+        return _Told({}, [])
+    searched = Passages(database)
+    told = scored.judged(
+        searched, asked, vectors, settings.retrieve, resamples=resamples, of=_WORDED
+    )
+    metrics = {**told.metrics, "answered": float((told.confidences >= confidence).mean())}
+    return _Told({"paraphrases": metrics}, [judgement.finding(metrics, _WORDED)])
 
 
 def _held_out(passages: Sequence[Passage], made: UPath) -> tuple[list[Passage], dict[str, str]]:
@@ -129,128 +177,25 @@ def _held_out(passages: Sequence[Passage], made: UPath) -> tuple[list[Passage], 
     return plain, {each.digest: each.searched for each in plain if each.digest not in known}
 
 
-def _rankings(  # noqa: PLR0917 - what is searched, and how
-    held: Passages,
-    questions: Sequence[str],
-    vectors: Any,
-    groups: set[str],
-    settings: Retrieve,
-    way: Any,
-) -> list[Found]:
-    retriever = Retriever(held, lambda texts: texts, settings.model_copy(update={"by": way}))
-    return [
-        retriever.near(question, vector, groups)
-        for question, vector in zip(questions, vectors, strict=False)
-    ]
+def _vectors(texts: Sequence[Iterable[str]], settings: Chat, work: UPath) -> list[index.Vectors]:
+    """The vectors of several lists of texts, made at once: to start the pool takes long."""
+    lists = [list(each) for each in texts]
+    flat = [text for each in lists for text in each]
+    vectors = index.embedded(flat, index.encoder_of(settings), work)
+    ends = accumulate(map(len, lists), initial=0)
+    return [vectors[start:end] for start, end in pairwise(ends)]
 
 
-def _confidences(found: Sequence[Found]) -> Floats:
-    return np.array([one.confidence for one in found])
-
-
-def _scores(found: Sequence[Found], sections: Sequence[str]) -> Floats:
-    """The sections' scores [Q, S] for each question: the better, the earlier a passage is found."""
-    places = {section: place for place, section in enumerate(sections)}
-    scores = np.full((len(found), len(sections)), _NOT_FOUND)
-    for row, one in enumerate(found):
-        for rank, hit in enumerate(one.hits):
-            place = places[hit.passage.section]
-            scores[row, place] = max(scores[row, place], -rank)
-    return scores
-
-
-def _metrics(
-    scores: dict[str, Floats], relevance: Floats, by: str, resamples: int
-) -> dict[str, Any]:
-    figures = {way: _figures(scores[way], relevance) for way in WAYS}
-    intervals = {way: _intervals(scores[way], relevance, resamples) for way in WAYS}
-    metrics: dict[str, Any] = {
-        **figures[by],
-        "intervals": intervals[by],
-        "baseline": figures["text"],
-        "about": {
-            "split": "the documents' own questions, held out of the passages",
-            "rows": len(relevance),
-            "resamples": resamples,
-        },
-    }
-    for way in WAYS:
-        metrics[_NAMES[way]] = {**figures[way], "intervals": intervals[way]}
-    metrics["gain"] = {
-        _NAMES[way]: _gain(scores["hybrid"], scores[way], relevance, resamples)
-        for way in WAYS
-        if way != "hybrid"
-    }
-    return metrics
-
-
-def _figures(scores: Floats, relevance: Floats) -> dict[str, float]:
-    figures = retrieval.retrieval(scores, relevance)
-    return {**figures, "recall@5": figures["recall_at_5"]}
-
-
-def _intervals(scores: Floats, relevance: Floats, resamples: int) -> dict[str, Any]:
-    return retrieval.retrieval_intervals(scores, relevance, resamples) if resamples else {}
-
-
-def _gain(ours: Floats, theirs: Floats, relevance: Floats, resamples: int) -> dict[str, Any]:
-    """By how much the hybrid's recall at 5 is above another's over the same questions, with its
-    95 % bootstrap interval."""
-    at = retrieval.names().index("recall_at_5")
-    differences = (
-        retrieval.by_query(ours, relevance)[:, at] - retrieval.by_query(theirs, relevance)[:, at]
-    )
-    gain: dict[str, Any] = {"recall_at_5": float(differences.mean())}
-    if resamples:
-        means = resampled_means(differences[:, None], resamples, np.random.default_rng(0))
-        gain["interval"] = list(percentiles(means[:, 0]))
-    return gain
+def _confidences(passages: Passages, vectors: index.Vectors) -> Floats:
+    found = [passages.by_vector(vector.tolist(), passages.groups, 1) for vector in vectors]
+    return scored.confidences(found)
 
 
 def _unanswerable(path: str | None) -> list[str]:
     if path is None:
         return []
-    try:
-        lines = UPath(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot be read: {error}", where=path, expected="a question on each line, in UTF-8"
-        ) from error
-    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    told = lines.texts(path, "a question")
+    found = [line.strip() for line in told if line.strip() and not line.startswith("#")]
     if not found:
         raise DataError("holds no question", where=path, expected="a question on each line")
     return found[:MOST]
-
-
-def _finding(metrics: dict[str, Any], questions: int) -> dict[str, Any]:
-    shown = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
-    rows = [
-        [name, *(f"{metrics[name][figure]:.3f}" for figure in shown)] for name in _NAMES.values()
-    ]
-    names = ["searched by", *(name.replace("_at_", " at ").replace("_", " ") for name in shown)]
-    tables = [{"columns": names, "rows": rows}]
-    if refusal := metrics.get("refusal"):
-        tables.append(
-            {
-                "caption": "Not knowing, on the half that did not choose the threshold",
-                "columns": ["what", "value"],
-                "rows": [[name, value] for name, value in refusal.items()],
-            }
-        )
-    bars = [
-        [
-            name,
-            metrics[name]["recall_at_5"],
-            *metrics[name]["intervals"].get("recall_at_5", (None, None)),
-        ]
-        for name in _NAMES.values()
-    ]
-    return {
-        "title": "What is found",
-        "note": f"{questions} questions that are headings of the documents, asked of passages "
-        "without these headings. A section is found where one of its passages is. Bars: recall at "
-        "5 with 95 % bootstrap intervals.",
-        "tables": tables,
-        "plots": [{"kind": "bars", "x": "recall at 5", "bars": bars}],
-        "place": "judged",
-    }

@@ -30,5 +30,6 @@ def pages(name: str, bot: Bot, settings: Serve) -> dict[str, Response]:
         version=bot.manifest.version,
         made=bot.manifest.created.partition("T")[0],
         keyed=settings.auth == "key",
+        feedback=bot.settings.feedback and settings.auth == "key",
     )
     return {f"/{name}": page_response(page), f"/{name}/": page_response(page)}

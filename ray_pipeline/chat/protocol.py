@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from ray_pipeline.chat.answer import Piece
+from ray_pipeline.chat.intents import Routed
 from ray_pipeline.chat.search import Hit
 from ray_pipeline.errors import RequestError
 
@@ -123,6 +124,7 @@ class Completion:
         }
         self.hits: tuple[Hit, ...] = ()
         self.by = "nobody"
+        self.routed = Routed()
         self._cited: dict[int, int] = {}
         self._texts: list[str] = []
         self._annotations: list[dict[str, Any]] = []
@@ -131,6 +133,8 @@ class Completion:
         """The text that a piece adds to the answer, with the mark of its source."""
         if piece.hits:
             self.hits = piece.hits
+        if piece.routed:
+            self.routed = piece.routed
         if piece.sentence is None:
             return ""
         self.by = piece.by
@@ -186,7 +190,12 @@ class Completion:
         }
 
     def _told(self) -> dict[str, Any]:
-        return {"sources": self.sources(), "answered_by": self.by}
+        return {
+            "sources": self.sources(),
+            "answered_by": self.by,
+            "intent": self.routed.intent,
+            "route": self.routed.route,
+        }
 
     def sources(self) -> list[dict[str, Any]]:
         """The passages that were cited, by their numbers in the answer."""

@@ -9,7 +9,9 @@ from contextlib import aclosing
 from ray_pipeline import bundle
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot
+from ray_pipeline.chat.feedback import Feedback
 from ray_pipeline.chat.page import pages
+from ray_pipeline.deploy import log_files
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import Counters
@@ -34,6 +36,7 @@ class ChatReplica:
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
+        kept = Feedback(log_files.folder(path, name), bot.manifest.version, bot.settings.mask)
         self._endpoint = ChatEndpoint(
             name,
             bot,
@@ -41,6 +44,7 @@ class ChatReplica:
             gate=gate,
             pages=pages(name, bot, serve),
             counters=counters,
+            feedback=kept if bot.settings.feedback and gate else None,
             started=upkeep.start,
             stopped=upkeep.stop,
         )

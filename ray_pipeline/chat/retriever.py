@@ -6,16 +6,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from ray_pipeline.chat.search import Hit, Passages, fused
+from ray_pipeline.chat.search import Hit, Passages, Ranked, fused, weighed
 from ray_pipeline.chat.words import count
 from ray_pipeline.job.chat import Retrieve
+
+WEIGHT = 0.3
+"""Of pieces of words against meaning, where no questions are there to measure it with."""
 
 
 class Found(NamedTuple):
     """Passages, the best first, and the cosine of the question and the nearest passage."""
 
-    hits: list[Hit]
+    ranked: list[Ranked]
     confidence: float
+
+
+class Rankings(NamedTuple):
+    """What each of two searches proposes, the best first."""
+
+    meaning: list[Ranked]
+    words: list[Ranked]
 
 
 Embed = Callable[[Sequence[str]], Any]
@@ -34,22 +44,40 @@ class Retriever:
 
     def near(self, question: str, vector: Any, groups: Collection[str]) -> Found:
         """As `found`, of a question whose vector is known."""
+        rankings = self.rankings(question, vector, groups)
+        confidence = rankings.meaning[0].score if rankings.meaning else 0.0
+        return Found(combined(rankings, self.settings), confidence)
+
+    def rankings(self, question: str, vector: Any, groups: Collection[str]) -> Rankings:
+        """What is proposed by meaning, and by words where `by` asks for them."""
         by, count = self.settings.by, self.settings.candidates
-        rankings = [self._passages.by_vector([float(v) for v in vector], groups, count)]
-        confidence = rankings[0][0].score if rankings[0] else 0.0
-        if by == "text":
-            rankings = []
-        if by != "vectors":
-            rankings.append(self._passages.by_words(question, groups, count))
-        return Found(fused(rankings) if len(rankings) > 1 else rankings[0], confidence)
+        meaning = self._passages.by_vector([float(v) for v in vector], groups, count)
+        if by == "vectors":
+            return Rankings(meaning, [])
+        search = self._passages.by_words if by == "text" else self._passages.by_fragments
+        return Rankings(meaning, search(question, groups, count))
+
+    def kept(self, question: str, found: Found) -> list[Hit]:
+        """The passages that an answer to the question is made from: those of its correction, if
+        there is one, else the first that were found, as far as they fit."""
+        ranked = self._passages.corrected(question, found.ranked)
+        return fitting(self._passages.read(ranked[: self.settings.passages]), self.settings)
+
+
+def combined(rankings: Rankings, settings: Retrieve) -> list[Ranked]:
+    """One ranking of both, by `by`, `fuse` and `weight`."""
+    if settings.by != "hybrid":
+        return rankings.words if settings.by == "text" else rankings.meaning
+    if settings.fuse == "ranks":
+        return fused(rankings)
+    return weighed(*rankings, WEIGHT if settings.weight is None else settings.weight)
 
 
 def fitting(hits: Sequence[Hit], settings: Retrieve) -> list[Hit]:
-    """The first `passages` of the hits, as far as their words fit into the budget; the first does
-    always."""
+    """The first of the hits, as far as their words fit into the budget; the first does always."""
     kept: list[Hit] = []
     words = 0
-    for hit in hits[: settings.passages]:
+    for hit in hits:
         words += count(hit.passage.text)
         if kept and words > settings.words:
             break

@@ -16,10 +16,17 @@ should so some such than that the their them then there these they this those th
 until up upon us use used using very was we were what when where which while who whom why will
 with would you your yours
 """
+_DENIAL = re.compile(
+    r"\b(?:not|no|never|nor|neither|none|cannot|without)\b|n['’]t\b", re.IGNORECASE
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _COMMON = frozenset(_LITTLE.split())
 _ENDINGS = ("ations", "ation", "ings", "ing", "edly", "ies", "ed", "es", "ly", "s", "e")
 _LEAST = 3
 """Letters of a word that its ending leaves."""
+_FRAGMENT = 4
+"""McNamee & Mayfield, "Character N-Gram Tokenization for European Language Text Retrieval" (2004),
+find four letters to be best."""
 
 
 def sentences(text: str) -> list[str]:
@@ -40,6 +47,28 @@ def stems(text: str) -> set[str]:
     """The words of a text without the commonest ones, in lower case and without endings."""
     words = (word.group().lower() for word in _WORD.finditer(text))
     return {_stem(word) for word in words if word not in _COMMON}
+
+
+def fragments(text: str) -> str:
+    """Each four letters in a row of each word but the commonest, with white space between them:
+    `upgrade` and `upgrading` have most of theirs in common. `_` stands for a word's ends."""
+    words = (word.group().lower() for word in _WORD.finditer(text))
+    ended = [f"_{word}_" for word in words if word not in _COMMON]
+    return " ".join(
+        word[start : start + _FRAGMENT]
+        for word in ended
+        for start in range(max(1, len(word) - _FRAGMENT + 1))
+    )
+
+
+def denies(text: str) -> bool:
+    """Whether a text says of something that it is not so: an odd number of denials."""
+    return len(_DENIAL.findall(text)) % 2 == 1
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers in a text, as they are written."""
+    return set(_NUMBER.findall(text))
 
 
 def count(text: str) -> int:

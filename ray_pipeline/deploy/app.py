@@ -38,6 +38,7 @@ from ray_pipeline.deploy.predictions import Prediction, Predictions, answered
 from ray_pipeline.deploy.protocol import Rows
 from ray_pipeline.deploy.request_log import RequestLog
 from ray_pipeline.deploy.runtime import Predictor
+from ray_pipeline.deploy.tracing import traced
 from ray_pipeline.errors import RequestError
 from ray_pipeline.job import Serve
 
@@ -88,6 +89,8 @@ class Endpoint:
         self._predictions = Predictions(
             predictor, settings, counters=counters, online=online, guard=guard
         )
+        self._read = traced("read", self._predictions.read)
+        self._predict = traced("predict", self._predictions.of)
         self._log = self._opened_log(log, counters)
         self._graphql: Api | None = None
         self._name, self._pages, self._counters = name, pages, counters
@@ -142,7 +145,7 @@ class Endpoint:
                 response = failure_response(error, path)
             await response.send(send, head=scope["method"] == "HEAD")
             if path in self._posts:
-                counters.done(response.status, time.perf_counter() - started, response.rows)
+                self._done(response, started)
         finally:
             counters.in_flight -= 1
 
@@ -155,21 +158,32 @@ class Endpoint:
             response = error_response(error, path=inference.PATH)
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
             response = failure_response(error, inference.PATH)
-        self._counters.done(response.status, time.perf_counter() - started, response.rows)
+        self._done(response, started)
         return response
+
+    def _done(self, response: Response, started: float) -> None:
+        """Count an answer that is ready."""
+        now = time.perf_counter()
+        if response.predicted:
+            self._counters.staged("write", now - response.predicted)
+        self._counters.done(response.status, now - started, response.rows)
 
     async def _inferred(self, body: bytes, headers: list[Header]) -> Response:
         told = self._gate.admitted(headers) if self._gate else ()
         if len(body) > self._settings.max_bytes:
             raise too_large(self._settings.max_bytes)
         predictions = self._predictions
+        begun = time.perf_counter()
         request = await predictions.decoded(
             lambda: inference.request(body, headers, predictions.protocol, self._manifest)
         )
-        predicted = await predictions.of(request.rows)
+        self._counters.staged("read", time.perf_counter() - begun)
+        predicted = await self._predict(request.rows)
+        ready = time.perf_counter()
         self._logged(request.rows, predicted.predictions, body)
         flagged = len({flag.row for flag in predicted.flags})
         response = inference.answer(request, predicted.predictions, self._manifest, flagged)
+        response.predicted = ready
         response.headers += told
         return response
 
@@ -192,8 +206,10 @@ class Endpoint:
         return page if method in ("GET", "HEAD") else not_allowed(method, path, "GET, HEAD")
 
     async def _asked(self, scope: Scope, receive: Receive) -> Response:
+        begun = time.perf_counter()
         told = self._gate.admitted(scope["headers"]) if self._gate else ()
         body = await self._body(scope, receive)
+        self._counters.staged("body", time.perf_counter() - begun)
         response = await self.answering(body, scope["headers"])
         if told:
             response.headers += told
@@ -207,11 +223,14 @@ class Endpoint:
         self, body: bytes, headers: list[Header]
     ) -> tuple[Response, list[Prediction]]:
         """The answer to a request for predictions, and those. Raises RequestError."""
-        rows = await self._predictions.read(body, headers)
-        predicted = await self._predictions.of(rows)
+        begun = time.perf_counter()
+        rows = await self._read(body, headers)
+        self._counters.staged("read", time.perf_counter() - begun)
+        predicted = await self._predict(rows)
+        ready = time.perf_counter()
         number = self._logged(rows, predicted.predictions, body)
         answer = encoded(answered(predicted, self._manifest.version, number))
-        return Response(200, answer, rows=len(rows)), predicted.predictions
+        return Response(200, answer, rows=len(rows), predicted=ready), predicted.predictions
 
     def _logged(self, rows: Rows, predictions: list[Prediction], body: bytes) -> str | None:
         return self._log.offered(rows, predictions, len(body)) if self._log else None

@@ -9,10 +9,11 @@ import os
 import time
 from importlib import import_module
 
+import ray
 from ray import serve
 from ray.exceptions import ActorDiedError
 
-from ray_pipeline.deploy import ports, scaling
+from ray_pipeline.deploy import fast_path, ports, scaling
 from ray_pipeline.deploy.board import Release
 from ray_pipeline.deploy.example import Request
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
@@ -146,12 +147,22 @@ def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": settings.cpus, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": _reserved(settings.cpus), "num_gpus": gpus},
         # A new version's replica answers before an old one is stopped.
         max_surge_percent=100,
         # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
         logging_config={"enable_access_log": False},
     )(serve.ingress()(replica))
+
+
+def _reserved(cpus: float) -> float:
+    """What a replica reserves: `cpus`, but nothing on a cluster that is this machine alone.
+
+    Two cores are soon reserved by some endpoints. The next run, whose tasks need a whole one, would
+    wait until somebody takes an endpoint down; the system shares cores better than that."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    alone = len(nodes) == 1 and fast_path.ALONE in (nodes[0].get("Labels") or {})
+    return 0 if alone else cpus
 
 
 def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:

@@ -38,12 +38,14 @@ encoded: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Response:
-    """An answer, whole. `rows` is how many rows it predicts, for the metrics."""
+    """An answer, whole. For the metrics, `rows` is how many rows it predicts, and `predicted` when
+    it had them, by `time.perf_counter`; 0 if it has none."""
 
     status: int
     body: bytes
     headers: tuple[Header, ...] = (_JSON, *PLAIN_HEADERS)
     rows: int = 0
+    predicted: float = 0.0
 
     async def send(self, send: Send, head: bool = False) -> None:
         length = (b"content-length", b"%d" % len(self.body))
@@ -97,11 +99,13 @@ def text_response(text: str, content_type: str = "text/plain; charset=utf-8") ->
     return Response(200, text.encode(), headers)
 
 
-def page_response(html: str) -> Response:
-    """A page that may run its own scripts and styles, talk to its own server, and nothing else."""
+def page_response(html: str, status: int = 200, forms: bool = False) -> Response:
+    """A page that may run its own scripts and styles, talk to its own server, and nothing else;
+    with `forms` it may send some there."""
+    sent = "'self'" if forms else "'none'"
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
-        f"form-action 'none'; frame-ancestors 'none'; script-src {_hashes(html, 'script')}; "
+        f"form-action {sent}; frame-ancestors 'none'; script-src {_hashes(html, 'script')}; "
         f"style-src {_hashes(html, 'style')}"
     )
     headers = (
@@ -113,7 +117,7 @@ def page_response(html: str) -> Response:
         (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
         *PLAIN_HEADERS,
     )
-    return Response(200, html.encode(), headers)
+    return Response(status, html.encode(), headers)
 
 
 def error_response(error: RequestError, extra: tuple[Header, ...] = (), path: str = "") -> Response:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from ray_pipeline.deploy import detached, tally
+from ray_pipeline.deploy import detached, shared, tally
 from ray_pipeline.deploy.counters import Counts, add, no_counts
 from ray_pipeline.deploy.split import Trial
 from ray_pipeline.deploy.tally import Tally
 
 _SILENT_AFTER_S = 10.0
+_RELEASES = "releases"
 
 
 class Made(TypedDict):
@@ -156,6 +158,10 @@ class Board:
         """Take down a release, in place of an earlier one of that name."""
         self._releases[release["name"]] = release
 
+    def removed(self, name: str) -> None:
+        """Take down that an endpoint was removed."""
+        self._releases.pop(name, None)
+
     def keep(self, entry: Any) -> None:
         """Add an entry (history.py) to those of its endpoint."""
         self._history.setdefault(entry["name"], []).append(entry)
@@ -192,6 +198,28 @@ class Board:
         return self._in_flight
 
 
+class KeptBoard(Board):
+    """A cluster's own board: what was released is kept with the head's state, since the actor is
+    made again where the machine that it is on was lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        content = shared.get(_RELEASES)
+        if content is not None:
+            self._releases = json.loads(content)
+
+    def released(self, release: Release) -> None:
+        super().released(release)
+        self._keep_releases()
+
+    def removed(self, name: str) -> None:
+        super().removed(name)
+        self._keep_releases()
+
+    def _keep_releases(self) -> None:
+        shared.put(_RELEASES, json.dumps(self._releases).encode())
+
+
 def board() -> Any:
-    """The cluster's board, made if there is none yet."""
-    return detached.the_only(Board, "board")
+    """The cluster's board, made if there is none yet. Calls wait while it is made again."""
+    return detached.the_only(KeptBoard, "board", max_task_retries=-1)

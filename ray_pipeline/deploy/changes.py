@@ -1,14 +1,15 @@
-"""Going back to an earlier release, letting a tried one take over, and what was released so far."""
+"""Back to an earlier release, on with a tried one, an endpoint taken down; what was released."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import ray
+from ray import serve
 
 from ray_pipeline import audit
 from ray_pipeline.deploy import application, history, release
-from ray_pipeline.deploy.board import board
+from ray_pipeline.deploy.board import Release, board
 from ray_pipeline.errors import UsageError
 from ray_pipeline.job import Serve
 
@@ -25,8 +26,8 @@ def rollback(name: str, storage: str, version: str | None = None, why: str = "")
         why: for the history.
 
     Returns:
-        What `deploy` does, and `from`, the version that was live; or `stopped`, the version that
-        was being tried.
+        What `deploy` does, and `from`, the version that was live, if one was; or `stopped`, the
+        version that was being tried.
 
     Raises:
         UsageError: there is no such release.
@@ -39,10 +40,45 @@ def rollback(name: str, storage: str, version: str | None = None, why: str = "")
             return {"name": name, "stopped": stopped}
     entries = released(name, storage)
     target = history.before(entries, name, version)
-    gone = next((e["version"] for e in reversed(entries) if e["action"] != "refused"), "")
+    latest = next((e for e in reversed(entries) if e["action"] != "refused"), None)
+    gone = latest["version"] if latest and latest["action"] != "remove" else ""
     then = Serve.model_validate_json(target["settings"])
     back = release.deploy(target["bundle"], name, then, why=why, action="rollback")
     return {**back, "name": name, "from": gone}
+
+
+def remove(name: str, why: str = "") -> str:
+    """Take an endpoint down, which nothing answers for then, and return the version that was live.
+
+    Raises:
+        UsageError: there is no such endpoint, a version is being tried on it, or it is one of
+            several that share replicas.
+    """
+    live = ray.get(board().releases.remote()) if application.serve_port() else {}
+    if name not in live:
+        raise UsageError(
+            "nothing is live there",
+            where=name,
+            expected=f"one of {', '.join(sorted(live))}" if live else "an endpoint",
+        )
+    gone: Release = live[name]
+    if "application" in gone:
+        raise UsageError(
+            "it shares its replicas with other endpoints",
+            where=name,
+            expected="an endpoint with replicas of its own",
+            hint="`ray-pipeline serve` with the other bundles replaces all that it served",
+        )
+    if name in ray.get(board().trials.remote()):
+        raise UsageError(
+            "a version is being tried there",
+            where=name,
+            hint=f"`ray-pipeline rollback {name}` ends the trial",
+        )
+    serve.delete(name)
+    ray.get(board().removed.remote(name))
+    release.told({**gone, "since": release.now(), "by": audit.user()}, "remove", why)
+    return gone["version"]
 
 
 def promote(name: str) -> str:

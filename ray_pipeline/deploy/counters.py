@@ -1,4 +1,4 @@
-"""What an endpoint counts, and its Prometheus text.
+"""What an endpoint counts.
 
 A replica counts in plain integers and sends what is new once a second (board.py adds it up), so
 that a request pays for a few additions and nothing else.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -16,10 +16,21 @@ from ray_pipeline.deploy.guard import Flag
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram, in seconds; one more bucket holds the rest."""
-
+STAGES = ("body", "read", "wait", "predict", "write")
+"""What is done for a request, in turn: the key looked at and the body received, decoded and
+checked; its rows waiting for a run of the model, in it, and the answer written and sent."""
+STAGE_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, *BOUNDS)
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper bounds of the histograms of stages, in seconds, and of rows in a run of the model."""
 
 _LATEST = 1000
-_DRIFT = "How far a column is from what the model was made for, by question (docs/watching.md)."
+
+
+class Histogram(TypedDict):
+    """Observations by size, one bucket for each of some bounds and one above, and their sum."""
+
+    buckets: list[int]
+    sum: float
 
 
 class Counts(TypedDict):
@@ -31,6 +42,10 @@ class Counts(TypedDict):
     seconds: float
     buckets: list[int]
     """Requests by latency, one for each of BOUNDS and one above."""
+    stages: dict[str, Histogram]
+    """Seconds of each of STAGES, in STAGE_BOUNDS."""
+    batches: Histogram
+    """Rows in a run of the model, in BATCH_BOUNDS."""
     flagged: int
     """Rows unlike the training rows."""
     flags: dict[str, int]
@@ -50,6 +65,8 @@ def no_counts() -> Counts:
         "rows": 0,
         "seconds": 0.0,
         "buckets": [0] * (len(BOUNDS) + 1),
+        "stages": {stage: _none(STAGE_BOUNDS) for stage in STAGES},
+        "batches": _none(BATCH_BOUNDS),
         "flagged": 0,
         "flags": {},
         "logged": 0,
@@ -58,8 +75,15 @@ def no_counts() -> Counts:
     }
 
 
+def _none(bounds: Sequence[float]) -> Histogram:
+    return {"buckets": [0] * (len(bounds) + 1), "sum": 0}
+
+
 def add(total: Counts, more: Counts) -> None:
     """Add `more` to `total`, in place."""
+    for stage, histogram in more["stages"].items():
+        _add(total["stages"][stage], histogram)
+    _add(total["batches"], more["batches"])
     for status, count in more["requests"].items():
         total["requests"][status] = total["requests"].get(status, 0) + count
     for column, count in more["flags"].items():
@@ -70,7 +94,21 @@ def add(total: Counts, more: Counts) -> None:
     total["labels"] += more["labels"]
     total["rows"] += more["rows"]
     total["seconds"] += more["seconds"]
-    total["buckets"] = [a + b for a, b in zip(total["buckets"], more["buckets"], strict=True)]
+    total["buckets"] = _sums(total["buckets"], more["buckets"])
+
+
+def _add(total: Histogram, more: Histogram) -> None:
+    total["buckets"] = _sums(total["buckets"], more["buckets"])
+    total["sum"] += more["sum"]
+
+
+def _sums(some: Sequence[int], others: Sequence[int]) -> list[int]:
+    return [a + b for a, b in zip(some, others, strict=True)]
+
+
+def _observe(histogram: Histogram, bounds: Sequence[float], value: float) -> None:
+    histogram["buckets"][bisect_left(bounds, value)] += 1
+    histogram["sum"] += value
 
 
 class Counters:
@@ -98,6 +136,14 @@ class Counters:
                 self._failed += 1
             else:
                 self._refused += 1
+
+    def staged(self, stage: str, seconds: float) -> None:
+        """Count how long one of STAGES took for a request."""
+        _observe(self._counts["stages"][stage], STAGE_BOUNDS, seconds)
+
+    def ran(self, rows: int) -> None:
+        """Count a run of the model for so many rows."""
+        _observe(self._counts["batches"], BATCH_BOUNDS, rows)
 
     def flagged(self, flags: Sequence[Flag]) -> None:
         """Count the flags of one request."""
@@ -142,112 +188,3 @@ def _quantile_ms(seconds: Sequence[float], share: float) -> float | None:
     if not seconds:
         return None
     return round(1000 * seconds[min(len(seconds) - 1, int(share * len(seconds)))], 3)
-
-
-def exposition(endpoints: Mapping[str, Mapping[str, Any]]) -> str:
-    """Prometheus text for endpoints by name: `counts`, `in_flight`, `replicas`, `version`."""
-    return "\n".join([*_families(endpoints), ""])
-
-
-def _families(endpoints: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for suffix, kind, meaning, samples in (
-        ("requests_total", "counter", "Requests answered, by HTTP status.", _requests),
-        ("rows_total", "counter", "Rows predicted.", _of("rows")),
-        ("flagged_rows_total", "counter", "Rows unlike the training rows.", _of("flagged")),
-        ("flags_total", "counter", "The columns that rows were flagged for.", _flags),
-        ("logged_rows_total", "counter", "Rows in the request log.", _of("logged")),
-        (
-            "log_left_out_rows_total",
-            "counter",
-            "Rows that the request log had no room or no storage for.",
-            _of("log_left_out"),
-        ),
-        ("feedback_labels_total", "counter", "Labels that were told afterwards.", _of("labels")),
-        ("drift_size", "gauge", _DRIFT, _drifts("size")),
-        ("drift_chance", "gauge", "The chance of that where nothing drifts.", _drifts("chance")),
-        ("drift_bound", "gauge", "The size from which on it is an alarm.", _drifts("bound")),
-        ("drift_alarms", "gauge", "Alarms of the latest look.", _watched("alarms")),
-        (
-            "drift_look_timestamp_seconds",
-            "gauge",
-            "When `watch` has last looked.",
-            _watched("looked"),
-        ),
-        ("request_seconds", "histogram", "Time to answer a request in a replica.", _seconds),
-        ("in_flight", "gauge", "Requests being answered.", _in_flight),
-        ("replicas", "gauge", "Replicas that are running.", _replicas),
-        ("model_info", "gauge", "The version that is live; always 1.", _info),
-    ):
-        name = f"ray_pipeline_{suffix}"
-        yield f"# HELP {name} {meaning}"
-        yield f"# TYPE {name} {kind}"
-        for endpoint, figures in endpoints.items():
-            for tail, value in samples(f'endpoint="{endpoint}"', figures):
-                yield f"{name}{tail} {value}"
-
-
-Samples = Iterator[tuple[str, float]]
-
-
-def _requests(label: str, figures: Mapping[str, Any]) -> Samples:
-    for status, count in sorted(figures["counts"]["requests"].items()):
-        yield f'{{{label},code="{status}"}}', count
-
-
-def _drifts(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
-    """Samples of what was found of each column."""
-
-    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
-        for one in figures.get("watched", {}).get("findings", ()):
-            where = f'column="{_shown(one["column"])}",question="{one["question"]}"'
-            yield f"{{{label},{where}}}", one[what]
-
-    return samples
-
-
-def _watched(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
-    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
-        if what in (watched := figures.get("watched", {})):
-            yield f"{{{label}}}", watched[what]
-
-    return samples
-
-
-def _of(what: str) -> Callable[[str, Mapping[str, Any]], Samples]:
-    """Samples of a count that has no further label."""
-
-    def samples(label: str, figures: Mapping[str, Any]) -> Samples:
-        yield f"{{{label}}}", figures["counts"][what]
-
-    return samples
-
-
-def _flags(label: str, figures: Mapping[str, Any]) -> Samples:
-    for column, count in sorted(figures["counts"]["flags"].items()):
-        yield f'{{{label},column="{_shown(column)}"}}', count
-
-
-def _shown(value: str) -> str:
-    """A label's value as Prometheus' text has it."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _seconds(label: str, figures: Mapping[str, Any]) -> Samples:
-    counts, below = figures["counts"], 0
-    for bound, count in zip((*BOUNDS, "+Inf"), counts["buckets"], strict=True):
-        below += count
-        yield f'_bucket{{{label},le="{bound}"}}', below
-    yield f"_sum{{{label}}}", counts["seconds"]
-    yield f"_count{{{label}}}", below
-
-
-def _in_flight(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["in_flight"]
-
-
-def _replicas(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f"{{{label}}}", figures["replicas"]
-
-
-def _info(label: str, figures: Mapping[str, Any]) -> Samples:
-    yield f'{{{label},version="{figures["version"]}"}}', 1

@@ -156,7 +156,12 @@ def _wrong_headers(headers: list[Header]) -> RequestError | None:
     return None
 
 
-def _refusal(status: int, headers: list[Header], path: str) -> Response:
+def refused(status: int, headers: tuple[Header, ...] = ()) -> RequestError:
+    """What is told in the place of Serve's own refusal: 408, 429 or 503."""
     code, what = _KINDS[status]
+    return RequestError(what, status=status, code=code, headers=headers)
+
+
+def _refusal(status: int, headers: list[Header], path: str) -> Response:
     kept = tuple(h for h in headers if h[0].lower() in (b"retry-after", b"x-request-id"))
-    return error_response(RequestError(what, status=status, code=code), kept, path)
+    return error_response(refused(status, kept), path=path)

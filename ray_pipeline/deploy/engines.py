@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -176,7 +177,7 @@ def _run(name: str, work: Work, folder: Path) -> Predict:
     else:
         network = providers.session(model.network, provider=name)
     run = halves.predicting(reading, network, model.raw, work.profile.rows)
-    return texts.reading(run, work.tokens)
+    return texts.reading(run, work.tokens, run_tokens=math.inf)
 
 
 def _engine(work: Work, folder: Path) -> Path:

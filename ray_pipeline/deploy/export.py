@@ -25,6 +25,7 @@ from ray_pipeline.deploy import (
     probe,
     reference,
     texts,
+    vectors,
 )
 from ray_pipeline.deploy.forms import Forms
 from ray_pipeline.errors import BundleError, GateRefused
@@ -104,11 +105,13 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         base_model=", ".join(column.base for column in texts.tokenized(statistics)) or None,
     )
     model, more = made.content[taken], {}
+    rows = split / "validation"
+    if sample := vectors.fitted(model, rows, schema, statistics):
+        more[vectors.FILE] = sample.model_dump_json()
     far = distance_fit.fitted(features, split, statistics)
     if far is not None:
         model = distance_fit.telling(model, statistics)
         more[distance.FILE] = far.model_dump_json()
-    rows = split / "validation"
     like = reference.fitted(rows, schema, statistics, seen.labels, seen.outputs[taken])
     more[reference.FILE] = like.model_dump_json()
     more[probe.FILE] = probe.written(statistics, schema, predict["fp32"])

@@ -41,6 +41,8 @@ SETTINGS = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "ray_pipeline.deploy.edge:middlewares",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+ALONE = "ray-pipeline/alone"
+"""The label of a node that `up` has started, which may be all that its cluster has."""
 _PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",

@@ -7,12 +7,14 @@ endpoints whose job says so.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 from ray import serve
 from ray.serve._private.common import ReplicaState
+from ray.serve.exceptions import BackPressureError
 
 from ray_pipeline import __version__
 from ray_pipeline.deploy import keyring
@@ -35,7 +37,8 @@ from ray_pipeline.deploy.asgi import (
 )
 from ray_pipeline.deploy.auth import Gate, Headers
 from ray_pipeline.deploy.board import Release, board
-from ray_pipeline.deploy.counters import exposition
+from ray_pipeline.deploy.edge import refused
+from ray_pipeline.deploy.exposition import exposition
 from ray_pipeline.deploy.inference import CHAT
 from ray_pipeline.deploy.tensors import BINARY
 from ray_pipeline.errors import RequestError
@@ -98,6 +101,10 @@ class Front:
             response = await self._response(scope, receive)
         except RequestError as error:
             response = error_response(error, path=scope["path"])
+        except BackPressureError as error:
+            wait = max(1, math.ceil(error.retry_after_s or 1))
+            full = refused(429, ((b"retry-after", b"%d" % wait),))
+            response = error_response(full, path=scope["path"])
         except ConnectionError:
             return None
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details

@@ -16,11 +16,11 @@ from ray_pipeline.deploy.board import Made, Release
 from ray_pipeline.errors import UsageError
 from ray_pipeline.files import write_whole
 
-Action = Literal["deploy", "rollback", "refused"]
+Action = Literal["deploy", "rollback", "refused", "remove"]
 
 
 class Entry(Made):
-    """One release, or one that was refused."""
+    """One release, or one that was refused, or the end of an endpoint."""
 
     action: Action
 
@@ -74,9 +74,11 @@ def before(entries: Sequence[Entry], name: str, version: str | None = None) -> E
         if kept["action"] == "rollback":
             while passed and passed[-1]["digest"] != kept["digest"]:
                 passed.pop()
+        if kept["action"] == "remove":
+            passed.append({**kept, "digest": ""})  # it is what was live before that is put back
         if kept["action"] == "deploy" or (kept["action"] == "rollback" and not passed):
             passed.append(kept)
-    known = [e for e in entries if e["action"] != "refused"]
+    known = [e for e in entries if e["action"] in ("deploy", "rollback")]
     found = passed[-2:-1] if version is None else [e for e in known if e["version"] == version][-1:]
     if not found:
         versions = ", ".join(dict.fromkeys(e["version"] for e in known))

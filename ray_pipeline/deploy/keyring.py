@@ -27,7 +27,6 @@ Scope = Literal["predict", "metrics", "feedback", "admin"]
 SCOPES: tuple[Scope, ...] = ("predict", "metrics", "feedback", "admin")
 OWN = "own"
 """The name of the key that `ray-pipeline key` prints."""
-_NAMESPACE = b"ray_pipeline"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -217,26 +216,24 @@ def publish(own: str) -> str:
     Returns:
         The keyring's id.
     """
-    from ray.experimental import internal_kv
+    from ray_pipeline.deploy import shared
 
     current = keyring()
     told = current.model_copy(update={"keys": (described(OWN, own, scopes=SCOPES), *current.keys)})
-    internal_kv._internal_kv_put(
-        _place(current.id), told.model_dump_json().encode(), overwrite=True, namespace=_NAMESPACE
-    )
+    shared.put(_place(current.id), told.model_dump_json().encode())
     return current.id
 
 
 def published(keyring_id: str) -> tuple[Key, ...] | None:
     """The keys of a keyring as they were last published on this cluster; None if never."""
-    from ray.experimental import internal_kv
+    from ray_pipeline.deploy import shared
 
-    content = internal_kv._internal_kv_get(_place(keyring_id), namespace=_NAMESPACE)
+    content = shared.get(_place(keyring_id))
     return None if content is None else Keyring.model_validate_json(content).keys
 
 
-def _place(keyring_id: str) -> bytes:
-    return f"keyring/{keyring_id}".encode()
+def _place(keyring_id: str) -> str:
+    return f"keyring/{keyring_id}"
 
 
 def _ending(key: Key, until: str) -> Key:

@@ -3,6 +3,7 @@
     service/   the endpoint of a bundle: RayService, Ingress, ServiceMonitor, …
     job/       one run of the job on a cluster of its own, which goes when it is done: RayJob
     cluster/   a cluster that stays and grows with its work, for `submit`: RayCluster
+    watch/     looks of `watch` on that cluster, again and again: CronJob
 
 Each is a Kustomize base. No secret's value is in any of them: they name Secrets.
 """
@@ -18,6 +19,7 @@ import yaml
 
 from ray_pipeline.deploy import kubernetes_net as net
 from ray_pipeline.deploy import kubernetes_ray as ray
+from ray_pipeline.deploy import kubernetes_watch as watch
 from ray_pipeline.deploy.kubernetes_ray import Resource, Site
 from ray_pipeline.job import Job
 
@@ -36,6 +38,7 @@ def written(site: Site, folder: Path) -> list[Path]:
     """The manifest files of a site, written below `folder`, sorted."""
     parts = [_Part("job", _job), _Part("cluster", _cluster)]
     parts += [_Part("service", _service)] if site.bundle else []
+    parts += [_Part("watch", _watch)] if site.watched else []
     made = []
     for part in parts:
         resources = part.resources(site)
@@ -95,6 +98,10 @@ def _cluster(site: Site) -> Manifests:
         "raycluster.yaml": ray.cluster(site),
         "networkpolicy.yaml": net.policy(site, "cluster"),
     }
+
+
+def _watch(site: Site) -> Manifests:
+    return {"cronjob.yaml": watch.cron(site), "configmap.yaml": ray.files(site, "watch")}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -23,6 +23,9 @@ def policy(site: Site, part: str) -> Resource:
     if part == "job":  # KubeRay's pod that hands the job over has labels of its own
         handing = {"podSelector": {"matchLabels": {"batch.kubernetes.io/job-name": site.name}}}
         rules.append({"from": [handing], "ports": _ports(8265)})
+    if part == "cluster":
+        watching = {"podSelector": {"matchLabels": site.labels("watch")}}
+        rules.append({"from": [watching], "ports": _ports(8265)})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -17,6 +17,13 @@ KEY, VARIABLES, REDIS = "key", "environment", "redis"
 """What the Secrets hold: the endpoint's key, variables that the job names, Redis's password."""
 CODE = "/job"
 _USER = 10001
+POD_SECURITY: Resource = {
+    "runAsNonRoot": True,
+    "runAsUser": _USER,
+    "fsGroup": _USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+SECURITY: Resource = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 _SERVE, _METRICS = 8000, 8080
 
 
@@ -41,6 +48,7 @@ class Site:
     memory_gb: int = 16
     gpus: int = 0
     deadline_s: int = 24 * 3600
+    watched: bool = False
 
     @property
     def name(self) -> str:
@@ -118,14 +126,20 @@ def cluster(site: Site) -> Resource:
     }
 
 
-def files(site: Site) -> Resource:
+def files(site: Site, part: str = "job") -> Resource:
     """The job file and the user's modules. A key cannot have a `/`; the volume puts it back."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": site.metadata(f"{site.name}-job", "job"),
+        "metadata": site.metadata(f"{site.name}-{part}", part),
         "data": {_key(path): text for path, text in sorted(site.files.items())},
     }
+
+
+def code_volume(site: Site, part: str) -> Resource:
+    """The volume that has a part's `files` at their paths."""
+    items = [{"key": _key(path), "path": path} for path in sorted(site.files)]
+    return {"name": "job", "configMap": {"name": f"{site.name}-{part}", "items": items}}
 
 
 def serve_config(site: Site) -> Resource:
@@ -198,7 +212,7 @@ def _spec(site: Site, part: str, groups: list[Resource], code: bool = False) -> 
             "version": "v2",
             "upscalingMode": "Default",
             "idleTimeoutSeconds": 120,
-            "resources": _both({"cpu": "500m", "memory": "1Gi"}),
+            "resources": both({"cpu": "500m", "memory": "1Gi"}),
         },
         "headGroupSpec": {
             # No work where the head is: what takes its memory takes the cluster down.
@@ -232,8 +246,7 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
     ]
     if code:
         mounts["job"] = CODE
-        items = [{"key": _key(path), "path": path} for path in sorted(site.files)]
-        volumes.append({"name": "job", "configMap": {"name": f"{site.name}-job", "items": items}})
+        volumes.append(code_volume(site, "job"))
     ports = {"serve": _SERVE, "metrics": _METRICS}
     ports |= {"gcs": 6379, "dashboard": 8265, "client": 10001} if name == "ray-head" else {}
     container = {
@@ -243,22 +256,14 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
         "env": _environment(site, part, code),
         # Credentials of the storage, where pods have no role of their cloud.
         "envFrom": [{"secretRef": {"name": site.secret("storage"), "optional": True}}],
-        "resources": _both(size),
+        "resources": both(size),
         "volumeMounts": [{"name": one, "mountPath": path} for one, path in mounts.items()],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": SECURITY,
     }
     return {
         "metadata": {"labels": site.labels(part)},
         "spec": {
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": POD_SECURITY,
             "containers": [container],
             "volumes": volumes,
         },
@@ -278,7 +283,7 @@ def _environment(site: Site, part: str, code: bool) -> list[Resource]:
     ]
 
 
-def _both(size: dict[str, str]) -> Resource:
+def both(size: dict[str, str]) -> Resource:
     """As much as is asked for is the most: Ray plans with all that a pod may take."""
     return {"requests": size, "limits": size}
 

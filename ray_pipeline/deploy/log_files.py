@@ -90,10 +90,13 @@ def files(kept: UPath) -> list[File]:
 
 def newest(kept: UPath, rows: int, since: float = 0.0) -> pa.Table | None:
     """The newest rows of a folder of the log, at most so many, oldest first; None if there are
-    none. `since`: seconds since 1970, before which none are taken."""
+    none. `since`: seconds since 1970, before which none are taken. Nor are those before which the
+    log was kept otherwise: other columns, or of texts another thing."""
     tables: list[pa.Table] = []
     left = rows
     for table in _tables(kept, since):
+        if tables and table.schema.types != tables[0].schema.types:
+            break
         tables.append(table.slice(max(0, len(table) - left)))
         left -= len(tables[-1])
         if left <= 0:

@@ -44,7 +44,7 @@ class Predictions:
     Args:
         predictor: the model.
         settings: the job's `serve` section.
-        counters: where flags are counted.
+        counters: where flags and runs of the model are counted.
         online: reads the features that rows lack.
         guard: finds rows unlike the training rows; None for `serve.guard: off`.
         max_rows: rows that are read at a time, if not those of a request.
@@ -69,7 +69,8 @@ class Predictions:
             pictures.image_of(manifest),
         )
         self._bare = bodies.reading(manifest.schema)
-        self._batcher = Batcher(self._outputs, settings.max_rows)
+        seconds = settings.batch_ms / 1000
+        self._batcher = Batcher(self._outputs, settings.max_rows, seconds, ran=self._ran)
         self._predictor, self._counters, self._online = predictor, counters, online
         self._prediction = prediction_maker(manifest, settings.round)
 
@@ -107,6 +108,14 @@ class Predictions:
                     flags[0].why, status=422, code="unlike_training", where=flags[0].where
                 )
         return Predicted([self._prediction(output) for output, _ in results], flags)
+
+    def _ran(self, rows: int, waited: list[float], took: float) -> None:
+        """Count a run of the model."""
+        counters = self._counters
+        counters.ran(rows)
+        for seconds in waited:
+            counters.staged("wait", seconds)
+            counters.staged("predict", took)
 
     def columns(self, rows: Rows) -> Columns:
         """The columns that the model reads of `rows`, treated and cleaned."""

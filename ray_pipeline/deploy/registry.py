@@ -10,7 +10,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from ray_pipeline import audit, tracking
+from ray_pipeline import audit, registered, tracking
 from ray_pipeline.deploy.history import Entry
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ def told(entry: Entry) -> str | None:
         if not found:
             return None
         version = str(found[0].version)
-        client.set_registered_model_alias(model, tracking.ALIAS, version)
+        registered.crowned(client, model, version)
+        client.set_model_version_tag(model, version, registered.ENDPOINT_TAG, entry["name"])
         for key in ("action", "since", "by", "why"):
             client.set_model_version_tag(model, version, f"ray_pipeline.{key}", str(entry[key]))
     except (MlflowException, SQLAlchemyError, OSError) as error:

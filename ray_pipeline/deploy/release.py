@@ -115,15 +115,16 @@ def _tried(
 
 def _noted(release: Release, opened: Bundle, action: history.Action) -> None:
     """Tell the board, the history and the audit log what is live now."""
-    release["since"] = _now()  # a trial may have lasted for hours
+    release["since"] = now()  # a trial may have lasted for hours
     ray.get(board().released.remote(release))
-    _kept(history.entry(release, action))
-    audit.write(
-        audit.storage_of(release["bundle"]),
-        action,
-        what=f"{release['name']}, version {release['version']}",
-        digest=opened.manifest.digest,
-    )
+    told(release, action, digest=opened.manifest.digest)
+
+
+def told(release: Release, action: history.Action, why: str = "", **more: str) -> None:
+    """Tell the history, and with `more` the audit log, what became of an endpoint."""
+    _kept(history.entry(release, action, why))
+    what = f"{release['name']}, version {release['version']}"
+    audit.write(audit.storage_of(release["bundle"]), action, what=what, **more)
 
 
 def _kept(entry: history.Entry) -> None:
@@ -239,7 +240,7 @@ def described(  # noqa: PLR0917 - what a release is
         "version": manifest.version,
         "bundle": str(path),
         "digest": hashlib.sha256("\n".join(determined).encode()).hexdigest(),
-        "since": _now(),
+        "since": now(),
         "by": by or audit.user(),
         "why": why,
         "settings": settings.model_dump_json(),
@@ -252,7 +253,8 @@ def described(  # noqa: PLR0917 - what a release is
     }
 
 
-def _now() -> str:
+def now() -> str:
+    """This moment as releases have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -205,7 +205,8 @@ def endpoint(
 
 def _predictor(opened: bundle.Bundle, settings: Serve) -> Predictor:
     """The bundle's model, on the GPU that this replica has, if it has one."""
-    has_gpu = bool(ray.get_gpu_ids())
+    # Asked outside of a cluster, Ray would start one.
+    has_gpu = ray.is_initialized() and bool(ray.get_gpu_ids())
     predictor = Predictor(opened, threads=1, providers=settings.providers if has_gpu else None)
     for tried in predictor.by.refused:
         _LOGGER.warning("%s does not serve here: %s", tried.provider, tried.why)

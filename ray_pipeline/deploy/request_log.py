@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -25,7 +26,7 @@ from upath import UPath
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.data.privacy import recognise
 from ray_pipeline.data.privacy.treatment import MASKED
-from ray_pipeline.deploy import log_files
+from ray_pipeline.deploy import log_files, pictures
 from ray_pipeline.deploy.counters import Counters
 from ray_pipeline.deploy.protocol import Columns, Rows
 from ray_pipeline.errors import JobError
@@ -40,13 +41,37 @@ _SWEEP_S = 60.0
 _TIME = pa.timestamp("us", "UTC")
 
 
-class Entry(NamedTuple):
-    """A request that waits to be written."""
+class Waiting:
+    """Requests that wait to be written, by column.
 
-    id: str
-    time: float
-    rows: Rows
-    predictions: list[Prediction]
+    Of a prediction only what is written is kept, and nothing here but lists is looked after by
+    Python's garbage collector, which would else go through tens of thousands of objects again and
+    again: that took more time than all the rest.
+    """
+
+    __slots__ = ("counts", "ids", "predicted", "probability", "rows", "size", "times")
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes of the requests' bodies, and of their pixels if those are kept."""
+        self.ids: list[str] = []
+        self.times: list[float] = []
+        self.counts: list[int] = []
+        """How many rows each request has."""
+        self.rows: Rows = []
+        self.predicted: list[str | float | None] = []
+        self.probability: list[float | None] = []
+
+    def add(self, number: str, rows: Rows, predictions: list[Prediction], size: int) -> None:
+        """Add a request; of images there are no rows."""
+        self.size += size
+        self.ids.append(number)
+        self.times.append(time.time())
+        self.counts.append(len(predictions))
+        self.rows += rows
+        for one in predictions:
+            self.predicted.append(_said(one))
+            self.probability.append(one.get("probability"))
 
 
 class Told(NamedTuple):
@@ -102,10 +127,11 @@ class RequestLog:
     ) -> None:
         self._folder, self._settings, self._manifest = folder, settings, manifest
         self._columns, self._counters = columns, counters
-        self._seen = any(column.kind == "image" for column in manifest.schema.features)
-        self._entries: list[Entry] = []
+        self._image = pictures.image_of(manifest)
+        hidden = self._image is not None and self._image.name in settings.mask
+        self._unseen = self._image is not None and (settings.images == "none" or hidden)
+        self._waiting = Waiting()
         self._told: list[Told] = []
-        self._rows = self._bytes = 0
         self._swept = -_SWEEP_S
         self._writing: asyncio.Task[None] | None = None
 
@@ -122,14 +148,15 @@ class RequestLog:
         the id by which its labels can be told."""
         if random.random() >= self._settings.sample:  # noqa: S311 - nothing secret
             return None
-        if self._rows + len(rows) > MOST_ROWS or self._bytes + size > MOST_BYTES:
+        waiting = self._waiting
+        if self._image is not None and not self._unseen:
+            size += len(rows) * math.prod(self._image.shape)  # a few kilobytes may be many pixels
+        if len(waiting.predicted) + len(rows) > MOST_ROWS or waiting.size + size > MOST_BYTES:
             self._counters.left_out(len(rows))
             return None
-        self._rows += len(rows)
-        self._bytes += size
         number = secrets.token_hex(16)
-        # Of images only what was predicted is kept: pixels would fill the memory.
-        self._entries.append(Entry(number, time.time(), [] if self._seen else rows, predictions))
+        # Else only what was predicted is kept: pixels would fill the memory.
+        waiting.add(number, [] if self._unseen else rows, predictions, size)
         return number
 
     def told(self, labels: Sequence[Told]) -> bool:
@@ -145,9 +172,9 @@ class RequestLog:
             taken = self._taken()
             self._count(await asyncio.to_thread(self._kept, *taken))
 
-    def _taken(self) -> tuple[list[Entry], list[Told]]:
-        taken = self._entries, self._told
-        self._entries, self._told, self._rows, self._bytes = [], [], 0, 0
+    def _taken(self) -> tuple[Waiting, list[Told]]:
+        taken = self._waiting, self._told
+        self._waiting, self._told = Waiting(), []
         return taken
 
     def _count(self, kept: Kept) -> None:
@@ -155,12 +182,11 @@ class RequestLog:
         self._counters.left_out(kept.left_out)
         self._counters.labelled(kept.labels)
 
-    def _kept(self, entries: list[Entry], told: list[Told]) -> Kept:
+    def _kept(self, waiting: Waiting, told: list[Told]) -> Kept:
         """Write what was taken, in a thread of its own; what cannot be written is left out."""
-        rows, labels = sum(len(entry.predictions) for entry in entries), 0
-        written = 0
+        rows, written, labels = len(waiting.predicted), 0, 0
         try:
-            if entries and self._added(log_files.REQUESTS, self._table(entries)):
+            if rows and self._added(log_files.REQUESTS, self._table(waiting)):
                 written = rows
             named = self._manifest.classes is not None
             if told and self._added(log_files.FEEDBACK, _labels(told, named)):
@@ -185,53 +211,58 @@ class RequestLog:
         share = log_files.FEEDBACK_SHARE if what == log_files.FEEDBACK else 1
         return self._settings.max_bytes * share, self._settings.max_age_days
 
-    def _table(self, entries: list[Entry]) -> pa.Table:
+    def _table(self, waiting: Waiting) -> pa.Table:
         """The columns `id`, `row`, `time`, `version`, `predicted`, `probability` and `input`, a
         struct of the row's columns."""
-        counts = [len(entry.predictions) for entry in entries]
-        predictions = [one for entry in entries for one in entry.predictions]
-        moments = [datetime.fromtimestamp(entry.time, UTC) for entry in entries]
+        counts = np.array(waiting.counts)
+        request = pa.array(np.repeat(np.arange(len(counts)), counts))
+        places = np.arange(len(request)) - np.repeat(np.cumsum(counts) - counts, counts)
+        moments = (np.array(waiting.times) * 1e6).astype("datetime64[us]")
         found = {
-            "id": pa.array(np.repeat([entry.id for entry in entries], counts).tolist()),
-            "row": pa.array([place for count in counts for place in range(count)], pa.int32()),
-            "time": pa.array(np.repeat(np.array(moments), counts).tolist(), _TIME),
-            "version": pa.array([self._manifest.version] * len(predictions)),
-            **_said(predictions, self._manifest),
+            "id": pa.array(waiting.ids).take(request),
+            "row": pa.array(places, pa.int32()),
+            "time": pa.array(moments, pa.timestamp("us")).cast(_TIME).take(request),
+            "version": pa.repeat(self._manifest.version, len(request)),
+            **_answers(waiting, self._manifest),
         }
-        rows = [row for entry in entries for row in entry.rows]
-        if rows:
-            found["input"] = self._inputs(self._columns(rows))
+        if waiting.rows:
+            found["input"] = self._inputs(self._columns(waiting.rows))
         return pa.table(found)
 
     def _inputs(self, columns: Columns) -> pa.StructArray:
-        features = [c for c in self._manifest.schema.features if c.kind != "image"]
+        features = self._manifest.schema.features
         made = [self._input(column, columns[column.name]) for column in features]
         return pa.StructArray.from_arrays(made, [column.name for column in features])
 
     def _input(self, column: Column, values: NDArray[Any]) -> pa.Array:
+        if column.kind == "image":
+            return pa.array([one.tobytes() for one in values], pa.binary(values[0].nbytes))
         text = values.dtype == object
         absent = np.array([not value for value in values]) if text else np.isnan(values)
         if column.name in self._settings.mask:
             return pa.array(np.full(len(values), MASKED, object), pa.string(), mask=absent)
         if column.kind == "text" and self._settings.texts == "length":
             return pa.array([float(len(value)) for value in values], pa.float64(), mask=absent)
-        if column.kind == "text":
+        if column.kind == "text" and self._settings.texts == "mask":
             values = np.array(recognise.masked(values.tolist(), recognise.ENTITIES), object)
         return pa.array(values, pa.string() if text else pa.float64(), mask=absent)
 
 
-def _said(predictions: list[Prediction], manifest: Manifest) -> dict[str, pa.Array]:
-    """What was predicted: a class and how probable it is, labels with `|` between, or a value."""
+def _said(one: Prediction) -> str | float | None:
+    """What is kept of a prediction: a class, labels with `|` between, a value; no vector."""
+    if "labels" in one:
+        return "|".join(one["labels"])
+    found: str | float | None = one.get("label", one.get("value"))
+    return found
+
+
+def _answers(waiting: Waiting, manifest: Manifest) -> dict[str, pa.Array]:
     if manifest.task == "regression":
-        values = [one["value"] for one in predictions]
-        return {"predicted": pa.array(values, pa.float64())}
-    if manifest.thresholds is not None:
-        labels = ["|".join(one["labels"]) for one in predictions]
-        return {"predicted": pa.array(labels, pa.string())}
-    return {
-        "predicted": pa.array([one.get("label") for one in predictions], pa.string()),
-        "probability": pa.array([one.get("probability") for one in predictions], pa.float64()),
-    }
+        return {"predicted": pa.array(waiting.predicted, pa.float64())}
+    told = {"predicted": pa.array(waiting.predicted, pa.string())}
+    if manifest.thresholds is None:
+        told["probability"] = pa.array(waiting.probability, pa.float64())
+    return told
 
 
 def _labels(told: list[Told], named: bool) -> pa.Table:

@@ -10,7 +10,8 @@ from ray_pipeline.job.base import Fraction, Settings
 
 
 class Augment(Settings):
-    """Changes drawn anew for each image and epoch; never for validation, test or requests."""
+    """Changes of images, and of texts read as tokens, drawn anew for each and in each epoch; never
+    for validation, test or requests."""
 
     flip: bool = Field(False, description="Half of the images are mirrored, left to right.")
     shift: Annotated[float, Field(ge=0, le=0.5)] = Field(
@@ -22,3 +23,4 @@ class Augment(Settings):
     cutout: Fraction = Field(
         0.0, description="Side of a square that is made black, as a share of the shorter side."
     )
+    drop: Fraction = Field(0.0, description="Share of a text's tokens that are left out.")

@@ -50,8 +50,18 @@ class Retrieve(Settings):
 
     by: Literal["hybrid", "vectors", "text"] = Field(
         "hybrid",
-        description="`vectors`: by meaning; `text`: by words (BM25); `hybrid`: by both, fused by "
-        "their ranks.",
+        description="`vectors`: by meaning; `text`: by words (BM25); `hybrid`: by meaning and by "
+        "pieces of words (BM25 of four letters in a row).",
+    )
+    fuse: Literal["scores", "ranks"] = Field(
+        "scores",
+        description="How `hybrid` puts both together. `scores`: the sum of both scores, each "
+        "between 0 and 1, by `weight`; `ranks`: reciprocal rank fusion.",
+    )
+    weight: Fraction | None = Field(
+        None,
+        description="How much the pieces of words count in that sum; the meaning counts for the "
+        "rest. Without it what is best on the documents' own questions, or 0.3 if they are few.",
     )
     candidates: int = Field(50, ge=1, le=1000, description="Passages that each search proposes.")
     passages: int = Field(5, ge=1, le=50, description="Passages that an answer is made from.")
@@ -109,9 +119,63 @@ class Judge(Settings):
         description="A file with a question on each line that the documents cannot answer: what "
         "the threshold below which the chatbot does not know is measured with.",
     )
+    paraphrases: str | None = Field(
+        None,
+        description="A file of questions in others' words than the documents', one JSON object on "
+        "each line: `question`, and the `headings` of what answers it. How well they find it is "
+        "told in the metrics: `paraphrases.recall_at_5`, and so on.",
+    )
+    attacks: str | None = Field(
+        None,
+        description="A file of attempts to misuse the chatbot, one JSON object on each line, whose "
+        "outcome is told in the metrics: `attacks.planted`, the share of its kind that was "
+        "blocked, and so on.",
+    )
+    answers: int = Field(
+        40,
+        ge=0,
+        le=1000,
+        description="Questions that are answered to judge the answers; 0: answers are not judged.",
+    )
     confidence: Fraction | None = Field(
         None,
         description="That threshold, instead of a measured one: the likeness of the best passage.",
+    )
+
+
+RouteName = Literal["answer", "reply", "clarify", "hand_over"]
+IntentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+class Route(Settings):
+    """What becomes of somebody with an intent."""
+
+    to: RouteName = Field(
+        description="`answer`: from the documents; `reply`: no more than what is said here; "
+        "`clarify`: as well, to ask back, unless a question came before, which it is then read "
+        "with; `hand_over`: as well, and the client is to call a person.",
+    )
+    say: str = Field("", max_length=2000, description="What is said, unless it is answered.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Route:
+        if (self.to == "answer") == bool(self.say.strip()):
+            raise ValueError("`say` is for every route but `answer`, which has none")
+        return self
+
+
+class Intents(Settings):
+    """What people want besides answers, told by the encoder from examples."""
+
+    examples: str = Field(
+        description="A file of what people say, one JSON object on each line: `text` and `intent`.",
+    )
+    routes: dict[IntentName, Route] = Field(
+        min_length=1, description="Where intents lead, by name; all others are answered."
+    )
+    sure: Fraction = Field(
+        0.5,
+        description="How probable an intent is at least that leads elsewhere than to an answer.",
     )
 
 
@@ -131,9 +195,27 @@ class Chat(Settings):
     mask: tuple[Entity, ...] = Field(
         (), description="Personal data that becomes its name, such as `<EMAIL>`, before indexing."
     )
+    instructions: Literal["drop", "keep"] = Field(
+        "drop",
+        description="Sentences of documents that speak to a language model (`ignore all previous "
+        "instructions`): left out of the index, or not.",
+    )
     access: dict[GroupName, Access] = Field(
         default_factory=dict,
         description="Groups of documents that not everybody may read, by name.",
+    )
+    feedback: bool = Field(
+        False,
+        description="Whether the endpoint takes `POST /NAME/feedback`: a key with the scope "
+        "`feedback` tells which answers are wrong and what is right, which the next index reads.",
+    )
+    corrections: str | None = Field(
+        None,
+        description="A file of answers that people put right, one JSON object on each line: "
+        "`question`, `answer`, and if it is not for everybody `group`.",
+    )
+    intents: Intents | None = Field(
+        None, description="What people want besides answers, and what they are told then."
     )
     chunks: Chunks = Chunks()
     retrieve: Retrieve = Retrieve()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ray_pipeline.job.augment import Augment
 from ray_pipeline.job.base import Settings
 from ray_pipeline.job.model import Model
 
@@ -51,11 +52,23 @@ class Distill(Settings):
     alpha: float = Field(
         0.5, ge=0, le=1, description="Weight of the teacher's word in the loss, beside the label's."
     )
+    hidden: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the distance between what their last layers read, which must be of "
+        "one width: more of a teacher than a few probabilities tell.",
+    )
     epochs: int | None = Field(
         None, ge=1, description="Epochs of the student; as many as `train` if not given."
     )
     learning_rate: float | None = Field(
         None, gt=0, description="The student's rate; that of `train` if not given."
+    )
+
+    augment: Augment | None = Field(
+        None,
+        description="What is done to images or tokens of which the teacher then says what they "
+        "are; `train.augment` if not given.",
     )
 
     @field_validator("model")

@@ -98,7 +98,12 @@ class Serve(Settings):
         description="Who may read its figures at /metrics: all, or keys with the scope `metrics`.",
     )
     replicas: Replicas = Replicas()
-    cpus: float = Field(0.5, gt=0, description="CPUs reserved for a replica.")
+    cpus: float = Field(
+        0.5,
+        gt=0,
+        description="CPUs reserved for a replica; none are on a cluster of this machine alone, "
+        "where runs need them, too.",
+    )
     gpus: float = Field(
         0,
         ge=0,
@@ -117,6 +122,12 @@ class Serve(Settings):
     )
     max_queued_requests: int = Field(
         1024, ge=1, description="Requests that may wait; more are told 503 or 429 at once."
+    )
+    batch_ms: float = Field(
+        50,
+        gt=0,
+        description="Requests that arrive together share a run of the model, as many as it can do "
+        "in about this time, by how long it takes where it runs.",
     )
     upscale_delay_s: float = Field(3, ge=0)
     downscale_delay_s: float = Field(60, ge=0)

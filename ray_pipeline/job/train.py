@@ -78,7 +78,7 @@ class Train(Settings):
     )
     augment: Augment | None = Field(
         None,
-        description="What is done to the images of a training step; absent, nothing.",
+        description="What is done to the images or tokens of a training step; absent, nothing.",
         examples=[{"flip": True, "shift": 0.1, "rotate": 10, "cutout": 0.25}],
     )
     mixup: float = Field(

@@ -28,10 +28,16 @@ class Log(Settings):
     mask: tuple[str, ...] = Field(
         (), description="Columns of which only is kept whether there was a value."
     )
-    texts: Literal["length", "mask"] = Field(
+    texts: Literal["length", "mask", "whole"] = Field(
         "length",
-        description="Of columns of the kind `text`: how many characters they have, or the text "
-        "with what is found of personal data in it replaced by its name, such as `<EMAIL>`.",
+        description="Of columns of the kind `text`: how many characters they have, the text with "
+        "what is found of personal data in it replaced by its name, such as `<EMAIL>`, or the text "
+        "as the model reads it, which the vectors of rows take.",
+    )
+    images: Literal["none", "pixels"] = Field(
+        "none",
+        description="Of columns of the kind `image`: nothing, or the pixels that the model reads, "
+        "which the vectors of rows take.",
     )
 
 
@@ -58,6 +64,11 @@ class Drift(Settings):
     )
     max_unseen: float = Field(
         0.02, gt=0, lt=1, description="By how much the share of unknown values may grow."
+    )
+    max_mmd: float = Field(
+        0.04,
+        gt=0,
+        description="Maximum mean discrepancy of the vectors of rows with texts or images.",
     )
     max_worse: float = Field(
         0.03,

@@ -1,4 +1,4 @@
-"""Training images changed at random, a whole batch at a time.
+"""Training images and texts changed at random, a whole batch at a time.
 
 Random numbers come from torch's generator on the CPU, which a training loop seeds by epoch and
 worker: the same epoch is the same wherever it is computed.
@@ -17,11 +17,25 @@ from ray_pipeline.model.feed import Rows
 
 
 def changed(batch: Rows, augment: Augment | None) -> Rows:
-    """A training batch with its images changed, if there are any and `augment` says how."""
-    if augment is None or "image" not in batch.inputs:
+    """A training batch with its images and tokens changed, if there are any and `augment` says
+    how."""
+    if augment is None:
         return batch
-    images = augmented(batch.inputs["image"], augment)
-    return batch._replace(inputs={**batch.inputs, "image": images})
+    inputs = dict(batch.inputs)
+    if "image" in inputs:
+        inputs["image"] = augmented(inputs["image"], augment)
+    if "tokens" in inputs and augment.drop:
+        inputs["tokens"] = thinned(inputs["tokens"], augment.drop)
+    return batch._replace(inputs=inputs)
+
+
+def thinned(tokens: Tensor, share: float) -> Tensor:
+    """Tokens [N, T] of which about `share` are -1, which networks do not look at; never the first,
+    so that something is left. Iyyer et al., "Deep Unordered Composition Rivals Syntactic Methods"
+    (2015), https://aclanthology.org/P15-1162: word dropout."""
+    left_out = torch.rand(tokens.shape).to(tokens.device) < share
+    left_out[:, 0] = False
+    return tokens.masked_fill(left_out, -1)
 
 
 def augmented(images: Tensor, augment: Augment) -> Tensor:

@@ -20,25 +20,45 @@ from ray_pipeline.model.train import Progress, Record
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network in `trained`, and how much its word counts."""
+    """The network in `trained`, and how much its word and what it makes of a row count."""
 
     trained: UPath
     temperature: float
     alpha: float
+    hidden: float = 0.0
 
-    def opened(self, device: torch.device) -> Callable[[Rows, Tensor, Tensor], Tensor]:
-        """A function from rows, a student's logits and its mean loss to the loss it learns from:
-        (1 - alpha) loss + alpha soft, `soft` the mean of `soft_loss`, weighted as the rows are."""
+    def opened(
+        self, student: nn.Module, device: torch.device
+    ) -> Callable[[Rows, Tensor, Tensor], Tensor]:
+        """A function from rows, the student's logits and its mean loss to the loss it learns from:
+        (1 - alpha) loss + alpha soft + hidden apart, with `soft` the mean of `soft_loss` and
+        `apart` that of `hidden_loss`, weighted as the rows are."""
         network = train.load(self.trained).to(device)
+        read = [_Read(each) for each in (student, network)] if self.hidden else []
 
         def taught(rows: Rows, logits: Tensor, loss: Tensor) -> Tensor:
             with torch.no_grad():
                 said = network(**rows.inputs)
-            soft = soft_loss(logits, said, self.temperature, several=rows.label.ndim == 2)
-            soft = soft.mean() if rows.weight is None else (rows.weight * soft).mean()
-            return (1 - self.alpha) * loss + self.alpha * soft
+            several = rows.label.ndim == 2
+            told = self.alpha * soft_loss(logits, said, self.temperature, several=several)
+            if read:
+                told = told + self.hidden * hidden_loss(read[0].value, read[1].value)
+            mean = told.mean() if rows.weight is None else (rows.weight * told).mean()
+            return (1 - self.alpha) * loss + mean
 
         return taught
+
+
+class _Read:
+    """What the last layer of a network read when it was called last: [N, width]."""
+
+    value: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        network.get_submodule("head").register_forward_pre_hook(self._keep)
+
+    def _keep(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.value = inputs[0]
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ def write(
     changed = {
         "epochs": settings.epochs or training.epochs,
         "learning_rate": settings.learning_rate or training.learning_rate,
+        "augment": settings.augment or training.augment,
     }
     return train.write(
         features,
@@ -87,7 +108,7 @@ def write(
         work=work,
         progress=progress,
         begin=Beginning(trained),
-        teacher=Teacher(trained, settings.temperature, settings.alpha),
+        teacher=Teacher(trained, settings.temperature, settings.alpha, settings.hidden),
     )
 
 
@@ -113,6 +134,26 @@ def soft_loss(
     said = log_softmax(teacher / temperature, dim=1)
     heard = log_softmax(student / temperature, dim=1)
     return temperature**2 * kl_div(heard, said, reduction="none", log_target=True).sum(1)
+
+
+def hidden_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far what a student makes of a row is from what its teacher does, for each row [N].
+
+    The squared distance of their last hidden layers [N, width] as a share of the teacher's squared
+    length. To match a layer of the teacher's besides its outputs: Romero et al., "FitNets" (2015),
+    https://arxiv.org/abs/1412.6550. Hidden layers say more of a row than a few logits do.
+
+    Raises:
+        JobError: the layers are not of one width.
+    """
+    if student.shape != teacher.shape:
+        raise JobError(
+            f"the student's last layer reads {student.shape[1]} numbers, its teacher's "
+            f"{teacher.shape[1]}",
+            where="compress.distill.hidden",
+            expected="0, or a student that differs in its layers alone",
+        )
+    return (student - teacher).square().sum(1) / teacher.square().sum(1)
 
 
 @torch.no_grad()

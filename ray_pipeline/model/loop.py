@@ -47,14 +47,16 @@ def train_epoch(
     part_done: tuple[int, float] = (0, 0.0),
     kept: Callable[[int, Tensor], bool] = lambda step, total: False,
     taught: Taught | None = None,
+    stepped: Callable[[], None] | None = None,
 ) -> float:
     """The mean training loss of one epoch over all workers.
 
     `part_done` are the steps of it that were done before an interruption, and their summed loss.
     `kept(step, total)` is called after each step but the last, and says whether it left a
-    checkpoint. `taught` makes the loss that is learned from, where there is a teacher. The
-    generator is seeded by epoch, rank and the step after a checkpoint, so that an epoch is the same
-    whether training went straight through it or was interrupted there.
+    checkpoint. `taught` makes the loss that is learned from, where there is a teacher. `stepped`
+    is called after every step. The generator is seeded by epoch, rank and the step after a
+    checkpoint, so that an epoch is the same whether training went straight through it or was
+    interrupted there.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
@@ -69,6 +71,8 @@ def train_epoch(
         batch = mixed(changed(batch, train.augment), train.mixup)  # noqa: PLW2901
         loss = part_loss(batch, statistics, taught, train.smoothing)
         total += engine.step(parts(batch, train.accumulate), loss)
+        if stepped is not None:
+            stepped()
         if step + 1 < feed.steps and kept(step + 1, total):
             _seed(feed.place, epoch, step + 1)
     mean = float(strategy.summed(total)) / feed.steps / feed.place.world
@@ -88,23 +92,25 @@ def _seed(place: Place, epoch: int, step: int) -> None:
 
 @torch.no_grad()
 def validate(
-    engine: Engine, feed: Feed, statistics: Statistics, network: nn.Module
+    model: nn.Module, feed: Feed, statistics: Statistics, network: nn.Module
 ) -> dict[str, float]:
     """Mean loss, and the score over all validation rows: accuracy, or R² of a regression, or where
     a row may have several labels micro F1, each beginning at 0.5; of a language model, those of a
     token; of an embedding, those of a question among the passages of its worker's chunk.
 
+    `model` is what is called for `network`: itself, or what shares it among workers.
+
     Validation rows have no weights, whatever `data.balance` says: the loss that chooses the epoch
     and the trial speaks of the rows as they come, and can be compared between runs.
     """
     strategy.average_buffers(network)
-    engine.model.eval()
+    model.eval()
     device = next(network.parameters()).device
     # rows (or tokens), loss, hits; for a regression also the labels' sum and sum of squares, for
     # several labels those that rows have, and those that are given
     sums = torch.zeros(5, dtype=torch.float64, device=device)
     for chunk in feed.validation():
-        logits = engine.model(**chunk.inputs)
+        logits = model(**chunk.inputs)
         if statistics.tells_loss:
             sums[0] += chunk.label.sum()
             sums[1:3] += logits.double().sum(0)

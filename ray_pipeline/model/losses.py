@@ -23,7 +23,7 @@ Taught = Callable[[Rows, Tensor, Tensor], Tensor]
 class Teacher(Protocol):
     """Another model's word on rows, besides their labels."""
 
-    def opened(self, device: torch.device) -> Taught: ...
+    def opened(self, student: nn.Module, device: torch.device) -> Taught: ...
 
 
 def loss_of(logits: Tensor, label: Tensor, statistics: Statistics) -> Tensor:

@@ -12,6 +12,7 @@ from ray.tune import Trainable
 from ray_pipeline.errors import TrainingError
 from ray_pipeline.job import Model, Train, Tune
 from ray_pipeline.model import boosting, checkpoints, latency, loop, strategy, zoo
+from ray_pipeline.model.averaging import Averaged
 from ray_pipeline.model.feed import MemoryFeed, Place
 from ray_pipeline.model.objectives import LATENCY, LOSS
 from ray_pipeline.model.settings import apply
@@ -21,6 +22,8 @@ Record = dict[str, Any]
 
 class Trial(Trainable):
     """One set of settings; a step is an epoch. An actor is used again for the next trial."""
+
+    averaged = True  # whether an epoch is judged by the mean of its latest weights
 
     def setup(self, config: Record, **shared: Any) -> None:
         self.shared = shared
@@ -50,7 +53,9 @@ class Trial(Trainable):
     def _network(self, model: Model, train: Train) -> Callable[[int], Record]:
         statistics, feed = self.shared["statistics"], self._feed(train)
         torch.manual_seed(train.seed)
-        self.network = network = zoo.build(model, loop.inputs(statistics))
+        self.network = network = zoo.build(model, loop.inputs(statistics)).to(self.place.device)
+        mean = Averaged(network, feed.steps) if self.averaged else None
+        judged = network if mean is None else mean.network
         self.engine = engine = strategy.prepared(
             network, train, "ddp", self.place.device, feed.share
         )
@@ -58,8 +63,8 @@ class Trial(Trainable):
 
         def epoch(number: int) -> Record:
             nonlocal fastest
-            loss = loop.train_epoch(engine, feed, train, statistics, number)
-            measures = {"train_loss": loss, **loop.validate(engine, feed, statistics, network)}
+            loss = loop.train_epoch(engine, feed, train, statistics, number, stepped=mean)
+            measures = {"train_loss": loss, **loop.validate(judged, feed, statistics, judged)}
             if self.settings.timed:  # whatever else runs on the machine can only add to it
                 fastest = min(fastest, latency.one_row_ms(network, feed))
                 measures[LATENCY] = fastest
@@ -97,6 +102,8 @@ class Member(Trial):
     A state is a checkpoint in `shared["states"]`: weights, optimizer, the epochs it has behind it
     (whosever they were), and the weights of the best of them. One is left after each interval.
     """
+
+    averaged = False  # the best one's weights are the model, so they themselves are judged
 
     def reset_config(self, new_config: Record) -> bool:
         member = new_config["member"]

@@ -69,7 +69,6 @@ def write(
     inputs, several = loop.inputs(statistics), statistics.task == "multilabel"
     mixup.check(train, model, inputs, statistics.task)
     searched = space(settings, model, train, inputs, statistics.rows, several)
-    exchanges: list[Record] = []
     if len(journal.ended) < settings.trials:
         shared = {
             "model": model,
@@ -78,20 +77,16 @@ def write(
             "statistics": statistics,
             "data": matrices(features),
         }
+        run = _bred if settings.scheduler == "pbt" else _halved
         with _quick_and_quiet():
-            if settings.scheduler == "pbt":
-                _bred(settings, searched, shared, journal, work)
-            else:
-                _halved(settings, searched, shared, journal, work)
+            run(settings, searched, shared, journal, work)
     if not journal.usable():
         raise TrainingError(
             f"all {len(journal.ended)} trials failed; the first said: {journal.ended[0]['error']}",
             where="tune.space",
         )
     found = chosen(journal.usable(), settings)
-    if settings.scheduler == "pbt":
-        exchanges = population.exchanges(work)
-        bred.keep(found, work / population.STATES, out)
+    exchanges = _kept(found, work, out) if settings.scheduler == "pbt" else []
     with _quick_and_quiet():
         told = findings(
             searched,
@@ -101,22 +96,35 @@ def write(
             price_per_hour=train.price_per_hour,
             exchanges=exchanges,
         )
-    trials = [{**trial, "chosen": trial is found} for trial in journal.ended]
-    (out / "trials.json").write_text(json.dumps(trials, indent=1))
-    (out / "best.json").write_text(json.dumps(found["settings"], indent=1))
-    states = [trial["state"] for trial in journal.ended]
-    return {
-        "trials": len(states),
-        **{state: states.count(state) for state in ("complete", "stopped", "failed")},
-        "best": found["settings"],
-        **{name: found[name] for name in ("score", LOSS, LATENCY) if name in found},
-        "findings": told,
-    }
+    _tell(journal.ended, found, out)
+    return {**_summary(journal.ended, found), "findings": told}
 
 
 def best(searched: UPath) -> Record:
     """The best settings that a search found."""
     return dict(json.loads((searched / "best.json").read_text()))
+
+
+def _kept(found: Record, work: UPath, out: UPath) -> list[Record]:
+    """The exchanges of a population; the best member's weights are left in `out`."""
+    bred.keep(found, work / population.STATES, out)
+    return population.exchanges(work)
+
+
+def _tell(ended: list[Record], found: Record, out: UPath) -> None:
+    trials = [{**trial, "chosen": trial is found} for trial in ended]
+    (out / "trials.json").write_text(json.dumps(trials, indent=1))
+    (out / "best.json").write_text(json.dumps(found["settings"], indent=1))
+
+
+def _summary(ended: list[Record], found: Record) -> Record:
+    states = [trial["state"] for trial in ended]
+    return {
+        "trials": len(states),
+        **{state: states.count(state) for state in ("complete", "stopped", "failed")},
+        "best": found["settings"],
+        **{name: found[name] for name in ("score", LOSS, LATENCY) if name in found},
+    }
 
 
 def _halved(settings: Tune, searched: Space, shared: Record, journal: Journal, work: UPath) -> None:

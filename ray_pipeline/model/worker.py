@@ -73,7 +73,7 @@ class _Training:
         self.log = loop.logger(setup.log_dir if self.first else None, len(self.history))
         self.notice = checkpoints.Notice()
         teacher = setup.teacher
-        self.taught = teacher.opened(self.feed.place.device) if teacher else None
+        self.taught = teacher.opened(self.network, self.feed.place.device) if teacher else None
 
     def done(self) -> Record:
         """Train to the end; what was trained, where, and from where on."""
@@ -112,7 +112,7 @@ class _Training:
             kept=self._stepped,
             taught=self.taught,
         )
-        found = loop.validate(self.engine, self.feed, statistics, self.network)
+        found = loop.validate(self.engine.model, self.feed, statistics, self.network)
         measures = {"train_loss": loss, **found}
         seconds = round(time.monotonic() - begun, 4)
         place = {"epoch": number + 1, "epochs": train.epochs}

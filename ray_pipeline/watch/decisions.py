@@ -73,6 +73,11 @@ class Decisions:
         path = self._root / "decisions" / f"{decision['id']}.json"
         write_whole(path, json.dumps(decision, indent=1).encode())
 
+    def latest(self) -> Decision | None:
+        """The latest look, whatever came of it; None before the first."""
+        path = self._root / "latest.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
     def looked(self, decision: Decision) -> None:
         """Keep the latest look, in the place of the one before."""
         write_whole(self._root / "latest.json", json.dumps(decision, indent=1).encode())

@@ -27,6 +27,8 @@ from ray_pipeline.job.watch import Drift
 Question = Literal["distribution", "missing", "unseen", "errors"]
 PREDICTIONS = "(predictions)"
 """Stands where else a column's name does."""
+VECTORS = "(vectors)"
+"""So does this: the vectors of whole rows (mmd.py)."""
 _BINS = 10
 _LEAST = 1e-4
 """A share that stands for none in PSI, where it would be infinite."""
@@ -40,8 +42,8 @@ class Finding(NamedTuple):
     column: str
     question: Question
     size: float
-    """PSI of a distribution, by how much the share of missing or unseen values grew, accuracy
-    lost or the share by which mean absolute errors grew."""
+    """PSI of a distribution (of vectors the MMD), by how much the share of missing or unseen values
+    grew, accuracy lost or the share by which mean absolute errors grew."""
     bound: float
     chance: float
     """How probable such a difference is where there is none; with all questions together."""

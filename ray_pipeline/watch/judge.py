@@ -3,6 +3,7 @@ before was better after all."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle
+from ray_pipeline.deploy.halves import Columns
 from ray_pipeline.deploy.predictions import plain_numbers, prediction_maker
 from ray_pipeline.deploy.reference import Numbers, Reference
-from ray_pipeline.deploy.runtime import Predictor, columns_from_table
+from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.deploy.tally import said
 from ray_pipeline.errors import JobError
 from ray_pipeline.job.watch import Drift, Judge, Watch
-from ray_pipeline.watch import drift, look
+from ray_pipeline.watch import drift, look, replay
 
 _LOWER = frozenset({"rmse", "mae", "log_loss", "brier", "hamming_loss"})
 """Metrics of which less is better."""
@@ -88,20 +90,21 @@ def unbelievable(cleaned: UPath, label: str, reference: Reference, settings: Wat
     return ""
 
 
-def better_before(labelled: pa.Table, before: Bundle, settings: Drift) -> str:
+def better_before(
+    labelled: pa.Table, before: Bundle, settings: Drift, masked: Collection[str] = ()
+) -> str:
     """Why the version that was live before is to be live again: it is better on the rows whose
-    labels came, beyond chance and beyond `max_worse`. Empty if it is not.
+    labels came, beyond chance and beyond `max_worse`. Empty if it is not, or if
+    the log does not have the rows as it reads them, as of columns that are `masked`.
 
     Classes are compared by McNemar's exact test (1947) on the rows that only one has right, values
     by Wilcoxon's signed ranks of their absolute errors.
     """
     from scipy import stats
 
-    rows = look.inputs(labelled)
     manifest = before.manifest
-    if manifest.task not in ("classification", "regression") or any(
-        column.name not in rows.column_names for column in manifest.schema.features
-    ):
+    rows = replay.columns(labelled, manifest, masked)
+    if manifest.task not in ("classification", "regression") or rows is None:
         return ""
     named = manifest.classes is not None
     ours = look.losses(labelled, labelled["predicted"], named)
@@ -132,13 +135,13 @@ def _mcnemar(better: int, worse: int) -> float:
     return float(stats.binomtest(better, better + worse, alternative="greater").pvalue)
 
 
-def _predicted(opened: Bundle, rows: pa.Table) -> list[str | float]:
-    """What a bundle says of rows as the log has them, clean."""
+def _predicted(opened: Bundle, rows: Columns) -> list[str | float]:
+    """What a bundle says of rows, clean."""
     predictor, say = Predictor(opened), prediction_maker(opened.manifest)
     found: list[str | float] = []
-    for start in range(0, len(rows), _ROWS):
-        columns = columns_from_table(rows.slice(start, _ROWS), opened.manifest.schema)
-        found += [said(say(one)) for one in plain_numbers(predictor.of_clean(columns))]
+    for start in range(0, len(next(iter(rows.values()))), _ROWS):
+        part = {name: values[start : start + _ROWS] for name, values in rows.items()}
+        found += [said(say(one)) for one in plain_numbers(predictor.of_clean(part))]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.deploy import log_files, reference
+from ray_pipeline.deploy import log_files, reference, vectors
 from ray_pipeline.deploy.reference import Numbers
 from ray_pipeline.job.watch import Drift, Log
-from ray_pipeline.watch import drift
-from ray_pipeline.watch.drift import Finding
+from ray_pipeline.watch import drift, mmd, replay
+from ray_pipeline.watch.drift import Answer, Finding
+from ray_pipeline.watch.shapes import Shape, shapes
+
+_VECTORS = 512
+"""Rows of a look whose vectors are compared, spread evenly over it."""
 
 
 class Look(NamedTuple):
@@ -29,6 +34,8 @@ class Look(NamedTuple):
     until: str
     findings: list[Finding]
     alarms: list[Finding]
+    shapes: dict[str, Shape]
+    """Of each column: how it was distributed, and how it is."""
 
     def record(self) -> dict[str, Any]:
         """What is kept of it."""
@@ -39,6 +46,7 @@ class Look(NamedTuple):
             "until": self.until,
             "findings": [_kept(one) for one in self.findings],
             "alarms": [_kept(one) for one in self.alarms],
+            "shapes": self.shapes,
         }
 
 
@@ -56,13 +64,11 @@ def looked(kept: UPath, opened: Bundle, settings: Drift, log: Log) -> Look | Non
     labelled = log_files.labelled(table, kept / log_files.FEEDBACK)
     enough = len(labelled) >= settings.min_labels
     named = isinstance(known.labels, reference.Values)
-    findings = drift.found(
-        known,
-        _columns(table, known, log),
-        settings,
-        _plain(table["predicted"], not named),
-        losses(labelled, labelled["predicted"], named) if enough else None,
-    )
+    columns, predicted = _columns(table, known, log), _plain(table["predicted"], not named)
+    told = losses(labelled, labelled["predicted"], named) if enough else None
+    answers = drift.answers(known, columns, settings, predicted, told)
+    answers += _of_vectors(table, opened, settings, log, len(answers))
+    findings = drift.corrected(answers)
     moments = pc.min_max(table["time"]).as_py()
     return Look(
         len(table),
@@ -71,6 +77,7 @@ def looked(kept: UPath, opened: Bundle, settings: Drift, log: Log) -> Look | Non
         moments["max"].isoformat(timespec="seconds"),
         findings,
         [one for one in findings if one.alarms(settings)],
+        _drawn(shapes(known, columns, predicted), opened),
     )
 
 
@@ -85,26 +92,46 @@ def losses(labelled: pa.Table, predicted: Any, named: bool) -> NDArray[np.float6
     return apart
 
 
-def inputs(table: pa.Table) -> pa.Table:
-    """The rows' columns, which the log has as one."""
-    whole = table["input"].combine_chunks()
-    fields = [whole.type.field(place).name for place in range(whole.type.num_fields)]
-    return pa.table(dict(zip(fields, whole.flatten(), strict=True)))
-
-
 def _columns(table: pa.Table, known: reference.Reference, log: Log) -> dict[str, Any]:
     """The columns to compare: those that are neither masked nor changed on their way."""
-    if "input" not in table.column_names:
-        return {}
-    rows = inputs(table)
+    rows = replay.inputs(table)
     found = {}
     for name in rows.column_names:
-        expected = known.columns.get(name)
+        expected, values = known.columns.get(name), rows[name]
+        if expected is None or name in log.mask:
+            continue
         number = isinstance(expected, Numbers)
-        masked = name in log.mask or (number and pa.types.is_string(rows[name].type))
-        if expected is not None and not masked:
-            found[name] = _plain(rows[name], number)
+        if number and pa.types.is_string(values.type):
+            if log.texts != "whole":
+                continue
+            values = pc.utf8_length(values)
+        found[name] = _plain(values, number)
     return found
+
+
+def _of_vectors(
+    table: pa.Table, opened: Bundle, settings: Drift, log: Log, others: int
+) -> list[Answer]:
+    """Whether the vectors of rows are distributed otherwise, which is asked beside so many `others`
+    where the bundle keeps some and the log has the rows as the model read them."""
+    usual = vectors.known(opened)
+    if usual is None or log.texts == "mask":  # what masks a text changes its vector
+        return []
+    few = table.take(np.unique(np.linspace(0, len(table) - 1, _VECTORS).astype(int)))
+    rows = replay.columns(few, opened.manifest, log.mask)
+    vectors_of = vectors.reading_of(opened)
+    if rows is None or vectors_of is None:
+        return []
+    # So many that the smallest chance, too, is an alarm among all questions.
+    divisions = math.ceil(4 * (others + 1) / settings.false_alarms)
+    found = mmd.apart(usual, vectors_of(rows), divisions)
+    return [Answer(drift.VECTORS, "distribution", found.size, settings.max_mmd, found.p)]
+
+
+def _drawn(found: dict[str, Shape], opened: Bundle) -> dict[str, Shape]:
+    """The shapes with their columns' kinds: a date is in seconds, a text's length is a number."""
+    kinds = {column.name: column.kind for column in opened.manifest.schema.features}
+    return {name: {**shape, "kind": kinds.get(name)} for name, shape in found.items()}
 
 
 def _plain(values: pa.ChunkedArray, number: bool) -> Any:

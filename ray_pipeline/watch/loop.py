@@ -181,16 +181,15 @@ class Watching:
         return []
 
     def _before_is_better(self, seen: Look) -> str:
-        if len(seen.labelled) < self._watch.drift.min_labels or "input" not in (
-            seen.labelled.column_names
-        ):
+        if len(seen.labelled) < self._watch.drift.min_labels:
             return ""
         try:
             before = history.before(self._endpoint.history(), self._job.name)
         except UsageError:  # nothing was live before
             return ""
         opened = bundle.opened(before["bundle"])
-        return judge.better_before(seen.labelled, opened, self._watch.drift)
+        masked = self._watch.log.mask if self._watch.log else ()
+        return judge.better_before(seen.labelled, opened, self._watch.drift, masked)
 
     def _done(self, decision: Decision) -> Decision:
         """Do what is left of a decision."""

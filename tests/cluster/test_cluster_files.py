@@ -10,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import jsonschema
+import psutil
 import pytest
 import ray.autoscaler
 import yaml
@@ -18,6 +19,7 @@ from ray.autoscaler._private.aws import config as aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
+from ray.util import get_node_ip_address
 
 from ray_pipeline import cluster
 from ray_pipeline.deploy import fast_path
@@ -98,6 +100,42 @@ def test_every_node_has_the_fast_path_the_token_and_the_secrets(tmp_path):
 
     (tmp_path / ".ray_pipeline" / "secrets.env").write_text("REDIS_PASSWORD='a b$c'\n")
     assert sourced(tmp_path)["REDIS_PASSWORD"] == "a b$c"
+
+
+def test_workers_meet_in_the_network_by_which_nodes_reach_each_other(tmp_path):
+    """Not at what their host's name says, which is often 127.0.1.1."""
+    found = sourced(tmp_path)["GLOO_SOCKET_IFNAME"]
+    addresses = [each.address for each in psutil.net_if_addrs().get(found, [])]
+    assert get_node_ip_address() in addresses
+
+
+def test_a_head_keeps_its_state_in_redis_where_the_nodes_name_one(tmp_path):
+    none = sourced(tmp_path)
+    assert "RAY_gcs_rpc_server_reconnect_timeout_s" not in none
+    assert "RAY_external_storage_namespace" not in none
+    (tmp_path / ".ray_pipeline" / "secrets.env").write_text("RAY_REDIS_ADDRESS=redis:6379\n")
+    found = sourced(tmp_path)
+    assert found["RAY_REDIS_ADDRESS"] == "redis:6379"
+    assert int(found["RAY_gcs_rpc_server_reconnect_timeout_s"]) == 600
+    assert found["RAY_external_storage_namespace"] == "ray-pipeline"
+
+
+@each
+@pytest.mark.parametrize("password", ["", "a 'b\"$c"])
+def test_the_head_is_told_the_password_of_its_redis(file, password):
+    command = read(file)["head_start_ray_commands"][-1].partition(";")[2]
+    shell = ["bash", "-ec", f"ray() {{ printf '%s\\0' \"$@\"; }}; {command}"]
+    clean = {"HOME": "/nowhere", **({"RAY_REDIS_PASSWORD": password} if password else {})}
+    done = subprocess.run(shell, env=clean, capture_output=True, text=True, check=True)
+    given = [one for one in done.stdout.split("\0") if one.startswith("--redis-password")]
+    assert given == ([f"--redis-password={password}"] if password else [])
+
+
+def test_machines_of_ones_own_all_join():
+    """Ray knows what work they have room for only once they have."""
+    found = prepare_config(read(ROOT / "clusters/own.yaml"))
+    (kind,) = found["available_node_types"].values()
+    assert kind["min_workers"] == len(found["provider"]["worker_ips"]) > 0
 
 
 @mock_aws

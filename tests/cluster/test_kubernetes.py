@@ -28,6 +28,13 @@ train: {workers: {min: 2, max: 6}, cpus: 2}
 serve: {replicas: {min: 2, max: 9}, cpus: 1, metrics: key}
 """
 
+WATCHED = """
+name: shop_floor
+storage: s3://bucket/storage
+data: {source: "s3://bucket/days/*.parquet", label: left}
+watch: {log: {}, every_s: 1800}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -212,3 +219,73 @@ def test_the_endpoint_needs_a_bundle_and_the_rest_does_not(tmp_path, capsys):
     assert cli.main([*command, "--image", "i"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"job", "cluster"}
     assert "--bundle" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """What is written for a job that learns from files again and again."""
+    home = tmp_path_factory.mktemp("watched")
+    (home / "job.yaml").write_text(WATCHED)
+    command = ["kubernetes", str(home / "job.yaml"), "-o", str(home / "out"), "--image", "i"]
+    assert cli.main([*command, "--namespace", "shop"]) == 0
+    return {
+        str(path.relative_to(home / "out")): yaml.safe_load(path.read_text())
+        for path in (home / "out").rglob("*.yaml")
+    }
+
+
+def test_a_watched_job_is_looked_at_by_a_cron_job(watched):
+    cron, files = watched["watch/cronjob.yaml"], watched["watch/configmap.yaml"]
+    for resource in (cron, files):
+        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+    assert cron["spec"]["schedule"] == "*/30 * * * *"
+    assert cron["spec"]["concurrencyPolicy"] == "Forbid"
+    template = cron["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (volume,) = (one for one in template["spec"]["volumes"] if one["name"] == "job")
+    assert volume["configMap"]["name"] == files["metadata"]["name"]
+    cluster = watched["cluster/raycluster.yaml"]["metadata"]["name"]
+    assert f"http://{cluster}-head-svc:8265" in container["command"]
+    rules = watched["cluster/networkpolicy.yaml"]["spec"]["ingress"]
+    labels = template["metadata"]["labels"]
+    let_in = [
+        rule
+        for rule in rules
+        for who in rule.get("from", ())
+        if who["podSelector"]["matchLabels"].items() <= labels.items()
+    ]
+    assert [rule["ports"] for rule in let_in] == [[{"protocol": "TCP", "port": 8265}]]
+
+
+def test_the_command_of_the_cron_job_is_one_that_the_command_line_takes(watched):
+    template = watched["watch/cronjob.yaml"]["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    name, *words = container["command"]
+    options = cli._parser().parse_args(words)
+    assert (name, options.watch, options.follow) == ("ray-pipeline", True, True)
+    assert options.job == "/job/job.yaml"
+
+
+def test_a_job_that_cannot_be_watched_has_no_cron_job(resources, tmp_path, capsys):
+    assert not [file for file in resources if file.startswith("watch/")]
+    (tmp_path / "job.yaml").write_text(JOB.replace("my_net.wide:network", "mlp") + "watch: {}\n")
+    command = ["kubernetes", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "out")]
+    assert cli.main([*command, "--image", "i"]) == 0
+    assert "without a watch: data.source" in capsys.readouterr().out
+    assert not (tmp_path / "out/watch").exists()
+
+
+@pytest.mark.parametrize(
+    ("every_s", "schedule"),
+    [
+        (1, "*/1 * * * *"),
+        (300, "*/5 * * * *"),
+        (3600, "0 */1 * * *"),
+        (6 * 3600, "0 */6 * * *"),
+        (7 * 86_400, "0 0 * * *"),
+    ],
+)
+def test_a_schedule_is_as_often_as_the_job_says(every_s, schedule):
+    from ray_pipeline.deploy import kubernetes_watch
+
+    assert kubernetes_watch.schedule(every_s) == schedule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -16,8 +17,9 @@ import psutil
 import pytest
 from sites import Site
 
-from ray_pipeline import cluster, submission
+from ray_pipeline import cluster, payload, submission
 from ray_pipeline.errors import ClusterError, UsageError
+from ray_pipeline.job import Job
 
 JOB = """
 name: {name}
@@ -271,3 +273,23 @@ def test_no_such_submission(jobs):
     at = submission.client(jobs.record["jobs"], token=jobs.token)
     with pytest.raises(UsageError, match="no submission is called `nowhere`"):
         submission.found(at, "nowhere")
+
+
+def test_what_is_to_be_done_again_is_done_again_once_it_is_done(jobs, tmp_path):
+    """As a look of `watch` is; while it goes on it is found."""
+    job = Job.model_validate({"name": "again", "data": {"source": "s3://b/x", "label": "y"}})
+    folder = tmp_path / "upload"
+    folder.mkdir()
+    (folder / "job.yaml").touch()
+    waits = f"while [ ! -e {tmp_path}/stop ]; do sleep 0.1; done"
+    given = payload.Payload(folder, job, (), "digest", waits, again=True)
+    at = submission.client(jobs.record["jobs"], token=jobs.token)
+    first, found = submission.submitted(at, given), submission.submitted(at, given)
+    assert found.submission_id == first.submission_id
+    (tmp_path / "stop").touch()
+    ended = submission.followed(at, str(first.submission_id), lambda text: None)
+    assert ended.status == "SUCCEEDED"
+    second = submission.submitted(at, given)
+    assert second.submission_id == f"{first.submission_id}-2"
+    once = submission.submitted(at, dataclasses.replace(given, again=False))
+    assert once.submission_id == second.submission_id, "else what is done is found"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import tiny_encoder
@@ -35,6 +36,29 @@ def test_an_absent_text_is_an_empty_one(base):
     none, empty = encoded(pa.chunked_array([[None, "  "]])).to_pylist()
     assert none == empty == [2, 3]
     assert encoded(pa.chunked_array([], pa.string())).to_pylist() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "run_tokens", "shapes"),
+    [
+        ([1, 1, 1, 1], 8, [(4, 3)]),
+        ([1, 20, 1, 2, 20], 8, [(3, 4), (2, 22)]),
+        ([1, 20, 1, 2, 20], 100, [(5, 22)]),
+        ([3] * 70, 8, [(32, 5), (32, 5), (6, 5)]),
+        ([], 8, [(0, 2)]),
+    ],
+)
+def test_texts_share_a_run_while_padding_costs_less_than_another(base, words, run_tokens, shapes):
+    seen = []
+
+    def run(columns):
+        seen.append(columns["review"].shape)
+        return (columns["review"] >= 0).sum(1)
+
+    read = tokens.reading(run, [fitted(base, longest=40)], run_tokens)
+    texts = np.array(["tea " * count for count in words], dtype=object)
+    assert read({"review": texts}).tolist() == [count + 2 for count in words]
+    assert seen == shapes
 
 
 def test_a_tokenizer_that_is_not_there(tmp_path):

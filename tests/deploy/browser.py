@@ -32,6 +32,12 @@ class Browser:
         self.call("POST", "/window/rect", width=width, height=height)
         self.call("POST", "/url", url=url)
 
+    def resize(self, width: int, height: int) -> None:
+        """Have the inside of the window that size, also where no real window is so narrow."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        command = "Emulation.setDeviceMetricsOverride"
+        self.call("POST", "/goog/cdp/execute", cmd=command, params=size)
+
     def run(self, script: str, *arguments: Any) -> Any:
         """What a function's body returns in the page."""
         return self.call("POST", "/execute/sync", script=script, args=list(arguments))

@@ -26,7 +26,7 @@ class Counted:
         return Counter(version for when, version in self.versions if when > moment)
 
 
-PAUSE_S = 0.01
+PAUSE_S = 0.03
 """After each request of a connection: without it the client takes the cores from what it asks."""
 
 

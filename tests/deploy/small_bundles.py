@@ -14,7 +14,9 @@ import torch
 from upath import UPath
 
 from ray_pipeline import bundle
+from ray_pipeline.data import parts
 from ray_pipeline.data.compiled import compiled_arrow
+from ray_pipeline.data.matrices import packed
 from ray_pipeline.data.statistics import (
     CategoryStatistics,
     LabelStatistics,
@@ -109,6 +111,24 @@ def exported(root: UPath, task: str, model: Model | None = None) -> Exported:
     write_network(root / "trained", model or Model(width=16, depth=2), statistics)
     (root / "judged/metrics.json").write_text(json.dumps({"accuracy": 0.87, "groups": {}}))
     record = export.write(*stages(root), schema, "income", Compress(), {"train": "ab"}, **out(root))
+    export.published(root / "export-v1", root / "bundles/v1")
+    return Exported(root, schema, statistics, record, bundle.opened(root / "bundles/v1"))
+
+
+def exported_of(
+    root: UPath, schema: Schema, statistics: Statistics, rows: pa.Table, model: Model
+) -> Exported:
+    """The bundle of a network with fresh weights that reads texts or pictures, and these rows."""
+    for folder in ("trained", "features", "split/validation", "judged", "export-v1"):
+        (root / folder).mkdir(parents=True)
+    pq.write_table(rows, root / "split/validation/0.parquet")
+    (root / "features/statistics.json").write_text(statistics.model_dump_json())
+    prepared = packed(compiled_arrow(statistics)(rows))
+    for side in ("train", "validation"):
+        parts.written(prepared, root / "features" / side / "0.parquet")
+    (root / "judged/metrics.json").write_text("{}")
+    write_network(root / "trained", model, statistics)
+    record = export.write(*stages(root), schema, "shop", Compress(int8="never"), {}, **out(root))
     export.published(root / "export-v1", root / "bundles/v1")
     return Exported(root, schema, statistics, record, bundle.opened(root / "bundles/v1"))
 

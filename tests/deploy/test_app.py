@@ -15,9 +15,10 @@ import pytest
 from ray_pipeline.deploy.app import Endpoint
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.batcher import Batcher
-from ray_pipeline.deploy.counters import BOUNDS, Counters, add, exposition, no_counts
+from ray_pipeline.deploy.counters import BOUNDS, Counters, add, no_counts
 from ray_pipeline.deploy.edge import Edge
 from ray_pipeline.deploy.example import example_row, statistics
+from ray_pipeline.deploy.exposition import exposition
 from ray_pipeline.deploy.guard import Guard
 from ray_pipeline.deploy.keyring import described
 from ray_pipeline.deploy.pages import pages
@@ -274,6 +275,46 @@ def test_a_run_has_no_more_rows_than_allowed():
     assert runs == [8, 8, 8, 4]
 
 
+@pytest.mark.parametrize(
+    ("row_s", "runs"),
+    [(0.01, [10, 5, 5, 5]), (0.001, [10, 10, 5]), (1.0, [10] + [1] * 15)],
+)
+def test_a_run_has_no_more_rows_than_it_can_do_in_its_time(row_s, runs):
+    now, seen = [0.0], []
+
+    def run(rows):
+        seen.append(len(rows))
+        now[0] += row_s * len(rows)
+        return rows
+
+    async def ask():
+        batcher = Batcher(run, max_rows=10, target_s=0.05, clock=lambda: now[0])
+        return await asyncio.gather(*(batcher.results([number]) for number in range(25)))
+
+    assert asyncio.run(ask()) == [[number] for number in range(25)]
+    assert seen == runs
+
+
+def test_rows_of_one_request_stay_together_and_a_change_of_pace_is_noticed():
+    now, row_s, seen = [0.0], [1.0], []
+
+    def run(rows):
+        seen.append(len(rows))
+        now[0] += row_s[0] * len(rows)
+        return rows
+
+    async def ask():
+        batcher = Batcher(run, max_rows=10, target_s=0.05, clock=lambda: now[0])
+        await batcher.results([0] * 7)
+        row_s[0] = 0.001
+        for _ in range(20):
+            await asyncio.gather(*(batcher.results([number]) for number in range(10)))
+
+    asyncio.run(ask())
+    assert seen[:3] == [7, 1, 1]
+    assert seen[-1] > 2
+
+
 def test_a_cancelled_request_leaves_the_others_alone():
     async def ask():
         batcher = Batcher(lambda rows: rows, max_rows=10)
@@ -380,7 +421,7 @@ def test_counts_become_prometheus_text(server, row):
     assert 'ray_pipeline_rows_total{endpoint="model"} 2' in lines
     assert 'ray_pipeline_request_seconds_bucket{endpoint="model",le="+Inf"} 2' in lines
     assert 'ray_pipeline_replicas{endpoint="model"} 2' in lines
-    buckets = [float(line.split()[-1]) for line in lines if "_bucket" in line]
+    buckets = [float(line.split()[-1]) for line in lines if "request_seconds_bucket" in line]
     assert buckets == sorted(buckets)
     assert len(buckets) == len(BOUNDS) + 1
 

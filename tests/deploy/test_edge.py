@@ -6,14 +6,17 @@ import gzip
 import json
 import socket
 import time
+from types import SimpleNamespace
 
 import http_servers
 import httpx
 import numpy as np
 import pytest
+from ray.serve.exceptions import BackPressureError
 
-from ray_pipeline.deploy import edge
+from ray_pipeline.deploy import edge, front
 from ray_pipeline.deploy.example import example_row
+from ray_pipeline.deploy.inference import CHAT
 from ray_pipeline.deploy.keyring import described
 from ray_pipeline.job import Serve
 
@@ -228,3 +231,34 @@ def test_values_are_rounded_to_their_digits(regressor):
     with http_servers.running(http_servers.endpoint(regressor.bundle, Serve())) as port:
         (exact,) = ask(port, row).json()["predictions"]
     assert found["value"] == float(np.format_float_scientific(exact["value"], 2))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/model/infer"])
+def test_a_full_queue_behind_the_front_is_told_as_busy(monkeypatch, path):
+    """Ray Serve's handle raises where its proxy would refuse."""
+
+    class Full:
+        def options(self, stream):
+            return self
+
+        async def refused(self, *_):
+            raise BackPressureError(4, 4, 429, 1.5)
+
+        async def refused_stream(self, *_):
+            raise BackPressureError(4, 4, 429, 1.5)
+            yield
+
+        infer = property(lambda self: SimpleNamespace(remote=self.refused))
+        completed = property(lambda self: SimpleNamespace(remote=self.refused_stream))
+
+    async def releases():
+        platform = CHAT if path.startswith("/v1") else "onnx"
+        return {"model": {"version": "1", "metadata": {"platform": platform}}}
+
+    board = SimpleNamespace(releases=SimpleNamespace(remote=releases))
+    monkeypatch.setattr(front, "board", lambda: board)
+    monkeypatch.setattr(front.serve, "get_app_handle", lambda name: Full())
+    with http_servers.running(front.Front()) as port:
+        answer = httpx.post(f"http://127.0.0.1:{port}{path}", json={"model": "model"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+    assert "too many requests are waiting" in answer.text

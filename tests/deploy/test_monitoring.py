@@ -12,7 +12,8 @@ import pytest
 import yaml
 from releases import waited
 
-from ray_pipeline.deploy.counters import exposition, no_counts
+from ray_pipeline.deploy.counters import no_counts
+from ray_pipeline.deploy.exposition import exposition
 from ray_pipeline.deploy.ports import free_ports
 
 MONITORING = Path(__file__).parents[2] / "monitoring"

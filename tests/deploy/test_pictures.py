@@ -11,18 +11,14 @@ import json
 import httpx
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import small_bundles
 import yaml
 from PIL import Image
 from upath import UPath
 
-from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.data import collect, parts
-from ray_pipeline.data.compiled import compiled_arrow
-from ray_pipeline.data.matrices import packed
+from ray_pipeline.data import collect
 from ray_pipeline.data.media.pixels import pixels
 from ray_pipeline.data.statistics import (
     ImageStatistics,
@@ -32,7 +28,6 @@ from ray_pipeline.data.statistics import (
 )
 from ray_pipeline.deploy import (
     batch,
-    export,
     inference,
     openapi,
     pages,
@@ -47,7 +42,7 @@ from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.deploy.pyfunc import BundleModel
 from ray_pipeline.errors import DataError, RequestError
-from ray_pipeline.job import Compress, Model, Serve, Source
+from ray_pipeline.job import Model, Serve, Source
 from ray_pipeline.schema import Column, Schema
 
 IMAGE = ImageStatistics(
@@ -181,8 +176,6 @@ def test_openapi_says_what_the_column_is():
 def exported(request, tmp_path_factory):
     """The bundle of a network with fresh weights that reads images, its rows, and the record."""
     root = UPath(tmp_path_factory.mktemp("pictures"))
-    for folder in ("trained", "features", "split/validation", "judged", "export-v1"):
-        (root / folder).mkdir(parents=True)
     beside = request.param
     age = {"missing": 0, "mean": 40, "deviation": 9, "median": 40, "minimum": 0, "maximum": 99}
     statistics = Statistics(
@@ -199,17 +192,9 @@ def exported(request, tmp_path_factory):
         "what": ["a", "b"] * 20,
     }
     rows = pa.table({name: values[name] for name in schema.names}, schema=schema.arrow())
-    pq.write_table(rows, root / "split/validation/0.parquet")
-    (root / "features/statistics.json").write_text(statistics.model_dump_json())
-    prepared = packed(compiled_arrow(statistics)(rows))
-    for side in ("train", "validation"):
-        parts.written(prepared, root / "features" / side / "0.parquet")
-    (root / "judged/metrics.json").write_text("{}")
-    small_bundles.write_network(root / "trained", Model(name="cnn", width=16, depth=1), statistics)
-    stages, out = small_bundles.stages(root), root / "export-v1"
-    record = export.write(*stages, schema, "shop", Compress(int8="never"), {}, out=out)
-    export.published(root / "export-v1", root / "bundles/v1")
-    return bundle.opened(root / "bundles/v1"), rows, record
+    network = Model(name="cnn", width=16, depth=1)
+    made = small_bundles.exported_of(root, schema, statistics, rows, network)
+    return made.bundle, rows, made.record
 
 
 def test_the_graph_is_the_network_from_files_on(exported):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ray_pipeline import tracking
+from ray_pipeline import registered, tracking
 from ray_pipeline.deploy import registry
 
 
@@ -37,9 +37,9 @@ def test_the_alias_is_moved_and_says_who_when_and_why(storage):
     for version in ("one", "two"):
         source = str(storage / "income" / "bundles" / version)
         made = client.create_model_version("income", source, tags={"bundle": version})
-        client.set_registered_model_alias("income", tracking.ALIAS, made.version)
+        client.set_registered_model_alias("income", registered.ALIAS, made.version)
     assert registry.told(entry(storage, "one")) == "1"
-    champion = client.get_model_version_by_alias("income", tracking.ALIAS)
+    champion = client.get_model_version_by_alias("income", registered.ALIAS)
     assert str(champion.version) == "1"
     assert champion.tags["ray_pipeline.by"] == "ada"
     assert champion.tags["ray_pipeline.why"] == "they complain"

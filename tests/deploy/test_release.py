@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -277,3 +278,20 @@ def test_a_request_is_treated_before_anything_else_and_logged_nowhere(site, priv
     logs = logs_of_the_cluster()
     assert len(logs) > 5
     assert not [path for path, text in logs.items() if "Planted" in text]
+
+
+FREE = """
+import ray
+from ray_pipeline import cluster
+cluster.connect(start=False)
+print(ray.available_resources()["CPU"], ray.cluster_resources()["CPU"])
+"""
+
+
+def test_on_a_machine_alone_it_leaves_the_cpus_to_runs(site, classifier):
+    site.deploy(classifier.bundle, cpus=3.5)
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FREE],
+        env=site.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.split() == ["4.0", "4.0"]

@@ -23,16 +23,16 @@ def test_back_to_what_was_live_with_no_failed_request(site, live, classifier, ro
         spoiled_bundles.version(classifier.bundle, bundles / name, name) for name in ("one", "two")
     )
     site.deploy(first)
-    printed(cli(site, "deploy", second.path, "--name", "model", "--why", "newer rows", "--json"))
+    site.printed("deploy", second.path, "--name", "model", "--why", "newer rows", "--json")
     with load(site, rows) as counted:
         time.sleep(1)
-        back = printed(cli(site, "rollback", "model", "--why", "they complain", "--json"))
+        back = site.printed("rollback", "model", "--why", "they complain", "--json")
         over = time.monotonic()
         time.sleep(7)  # the old replica drains for 5 seconds before it ends
     assert counted.failures == []
     assert (back["version"], back["from"]) == ("one", "two")
     assert set(counted.since(over + 6)) == {"one"}
-    (listed,) = printed(cli(site, "endpoints", "--json"))["endpoints"]
+    (listed,) = site.printed("endpoints", "--json")["endpoints"]
     assert (listed["version"], listed["why"]) == ("one", "they complain")
     assert listed["by"]
     kept = history.read(str(tmp_path / "storage"), "model")
@@ -42,6 +42,37 @@ def test_back_to_what_was_live_with_no_failed_request(site, live, classifier, ro
         ("rollback", "one", "they complain"),
     ]
     assert kept[-1]["settings"] == kept[0]["settings"], "the first one's settings are back"
+
+
+def test_an_endpoint_is_taken_down_and_put_back(site, live, classifier, rows, tmp_path):
+    bundles = tmp_path / "storage" / "brief" / "bundles"
+    bundles.mkdir(parents=True)
+    made = spoiled_bundles.version(classifier.bundle, bundles / "one", "one")
+    place = f"--set=port={site.port}"
+    site.printed("deploy", made.path, "--name", "brief", "--json", place)
+
+    def status():
+        body = {"rows": rows[:1]}
+        key = {"X-API-Key": site.key}
+        return httpx.post(f"{site.url}/brief/predict", json=body, headers=key).status_code
+
+    assert status() == 200
+    gone = site.printed("remove", "brief", "--why", "nobody asks", "--json")
+    assert gone == {"name": "brief", "removed": "one"}
+    waited(lambda: status() == 404)
+    listed = site.printed("endpoints", "--json")["endpoints"]
+    assert [one["name"] for one in listed if one["version"] == live] == ["model"]
+    assert "brief" not in {one["name"] for one in listed}
+    *_, last = history.read(str(tmp_path / "storage"), "brief")
+    assert (last["action"], last["version"], last["why"]) == ("remove", "one", "nobody asks")
+
+    code, _, error = site.called(site.home, "remove", "brief")
+    assert (code, "nothing is live there" in error) == (2, True), error
+
+    back = site.printed("rollback", "brief", "--json")
+    assert (back["version"], back["from"]) == ("one", "")
+    assert status() == 200
+    site.printed("remove", "brief", "--json")
 
 
 @pytest.fixture
@@ -65,7 +96,7 @@ def test_a_trial_is_ended_by_rollback(site, rows, live, trying):
     process, tried = trying
     with load(site, rows) as counted:
         waited(tried)
-        told = printed(cli(site, "rollback", "model", "--json"))
+        told = site.printed("rollback", "model", "--json")
         _, error = process.communicate(timeout=400)
         over = time.monotonic()
         time.sleep(1)
@@ -80,7 +111,7 @@ def test_a_trial_is_let_through_by_promote(site, rows, trying):
     process, tried = trying
     with load(site, rows) as counted:
         waited(tried)
-        assert printed(cli(site, "promote", "model", "--json"))["promoted"] == "tried"
+        assert site.printed("promote", "model", "--json")["promoted"] == "tried"
         live = printed(process)
         time.sleep(7)
         over = time.monotonic()
@@ -106,9 +137,8 @@ def test_nothing_to_promote_and_nowhere_to_go(site, live):
         (["promote", "model"], "no version is being tried"),
         (["rollback", "nothing"], "no release to go back to"),
     ):
-        process = cli(site, *arguments)
-        _, error = process.communicate(timeout=400)
-        assert (process.returncode, said in error) == (2, True), error
+        code, _, error = site.called(site.home, *arguments)
+        assert (code, said in error) == (2, True), error
 
 
 def test_copies_are_judged_and_none_of_their_answers_is_given(
@@ -133,7 +163,8 @@ def test_releases_outlive_the_cluster(site, live, classifier, tmp_path):
     for name in ("one", "two"):
         site.deploy(spoiled_bundles.version(classifier.bundle, bundles / name, name))
     site.down()
+    site.up()
     storage = ("--storage", tmp_path / "storage", "--json")
-    assert printed(cli(site, "rollback", "model", *storage))["version"] == "one"
-    kept = printed(cli(site, "endpoints", "--history", "model", *storage))["history"]
+    assert site.printed("rollback", "model", *storage)["version"] == "one"
+    kept = site.printed("endpoints", "--history", "model", *storage)["history"]
     assert [entry["version"] for entry in kept] == ["one", "two", "one"]

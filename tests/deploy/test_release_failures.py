@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +36,20 @@ def test_a_killed_replica_costs_no_request(site, live, classifier, rows, count):
         time.sleep(1)
     assert counted.failures == []
     assert len(counted.versions) > 50
+
+
+KILLED = """
+import ray
+from ray_pipeline import cluster
+cluster.connect(start=False)
+ray.kill(ray.get_actor("board", namespace="ray_pipeline"), no_restart=False)
+"""
+
+
+def test_a_board_that_is_made_again_knows_what_is_live(site, live):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED], env=site.environment, check=True)
+    listed = site.printed("endpoints", "--json")["endpoints"]
+    assert live in {one["version"] for one in listed if one["name"] == "model"}
 
 
 def test_a_lost_machine_costs_no_request(classifier, rows, tmp_path, monkeypatch):

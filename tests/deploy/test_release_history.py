@@ -39,6 +39,9 @@ def entries(*told: str) -> list[history.Entry]:
         (["deploy a", "deploy b", "rollback a", "deploy c"], "a"),
         (["deploy a", "deploy b", "rollback a", "deploy b"], "a"),
         (["deploy a", "deploy b", "deploy c", "rollback a", "deploy d"], "a"),
+        (["deploy a", "deploy b", "remove b"], "b"),
+        (["deploy a", "deploy b", "remove b", "rollback b"], "a"),
+        (["deploy a", "remove a", "deploy b"], "a"),
     ],
 )
 def test_back_is_to_what_was_live_before(told, back_to):
@@ -52,7 +55,7 @@ def test_there_is_nothing_before_the_first(told):
 
 
 def test_a_version_that_was_live_is_found_by_its_name():
-    told = entries("deploy a", "deploy b", "deploy c", "refused d")
+    told = entries("deploy a", "deploy b", "deploy c", "refused d", "remove c")
     assert history.before(told, "model", "a")["version"] == "a"
     with pytest.raises(UsageError, match=r"(?s)d was never live.*one of a, b, c"):
         history.before(told, "model", "d")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -149,7 +150,7 @@ def test_a_storage_that_hangs_holds_no_request_up(classifier, tmp_path, monkeypa
     async def asked():
         log.start()
         first = offer(log, predictions, classifier.bundle)
-        while log._entries:  # until the thread has them
+        while log._waiting.predicted:  # until the thread has them
             await asyncio.sleep(0.01)
         then = offer(log, predictions, classifier.bundle, times=25)
         release.set()
@@ -177,6 +178,23 @@ def test_only_a_sample_is_kept(classifier, tmp_path):
     ids = offer(log, predictions, classifier.bundle, times=4000)
     share = np.mean([number is not None for number in ids])
     assert abs(share - 0.2) < 5 * np.sqrt(0.2 * 0.8 / 4000)
+
+
+def test_what_waits_is_no_work_for_the_garbage_collector(classifier, tmp_path):
+    """It would go through all of it again and again, while requests wait."""
+    log, predictions = log_of(classifier.bundle, UPath(tmp_path), Log(sample=1))
+    documents = [{**example_row(classifier.bundle), "age": 30 + n % 9} for n in range(2000)]
+    offer(log, predictions, classifier.bundle)
+    gc.collect()
+    before = len(gc.get_objects())
+    for document in documents:
+        rows = predictions.protocol.checked([document])
+        shares = {"<=50K": 0.7, ">50K": 0.3}
+        log.offered(rows, [{"label": "<=50K", "probability": 0.7, "probabilities": shares}], 200)
+        del rows, shares
+    gc.collect()
+    assert len(log._waiting.predicted) == 2001
+    assert len(gc.get_objects()) - before < 200
 
 
 def test_masked_columns_keep_only_whether_there_was_a_value(classifier, tmp_path):

@@ -65,7 +65,8 @@ def two_epochs(case: str, feed: MemoryFeed, ddp: Saved | None = None) -> dict[st
     losses = []
     for epoch in range(2):
         loss = loop.train_epoch(engine, feed, train, statistics, epoch)
-        losses.append((loss, loop.validate(engine, feed, statistics, network)["validation_loss"]))
+        found = loop.validate(engine.model, feed, statistics, network)
+        losses.append((loss, found["validation_loss"]))
         if epoch == 0:
             saved = kept(engine)
     final = engine.weights()

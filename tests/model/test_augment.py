@@ -109,4 +109,21 @@ def test_a_batch_keeps_all_else():
     assert found.label is batch.label
     assert changed_batch(batch, None) is batch
     table = Rows({"numbers": torch.ones(64, 2)}, torch.arange(64))
-    assert changed_batch(table, Augment(flip=True)) is table
+    same = changed_batch(table, Augment(flip=True))
+    assert same.inputs["numbers"] is table.inputs["numbers"]
+
+
+def test_about_a_share_of_the_tokens_is_left_out_and_never_the_first():
+    torch.manual_seed(2)
+    tokens = torch.randint(0, 100, (200, 50))
+    tokens[:, 40:] = -1
+    before = tokens.clone()
+    batch = Rows({"tokens": tokens}, torch.zeros(200))
+    found = changed_batch(batch, Augment(drop=0.25)).inputs["tokens"]
+    assert (tokens == before).all()
+    assert (found[:, 0] == tokens[:, 0]).all()
+    assert (found[:, 40:] == -1).all()
+    kept = found[:, 1:40] == tokens[:, 1:40]
+    assert (kept | (found[:, 1:40] == -1)).all()
+    assert kept.float().mean() == pytest.approx(0.75, abs=0.02)
+    assert changed_batch(batch, Augment(flip=True)).inputs["tokens"] is tokens

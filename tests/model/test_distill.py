@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, softmax
 from upath import UPath
 
 from ray_pipeline.data.encoders import tokens
+from ray_pipeline.errors import JobError
 from ray_pipeline.job import Distill, Model, Train
 from ray_pipeline.job.features import ColumnFeatures
 from ray_pipeline.model import distill, train, zoo
@@ -69,6 +70,11 @@ class Stack(nn.Module):
         )
         self.head = nn.Linear(width, outputs)
 
+    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            numbers = block(numbers)
+        return self.head(numbers)
+
 
 @pytest.mark.parametrize(
     ("layers", "taken"), [(1, [0]), (2, [0, 5]), (3, [0, 2, 5]), (6, [0, 1, 2, 3, 4, 5])]
@@ -119,7 +125,9 @@ def test_a_teacher_counts_rows_by_their_weight(tmp_path, monkeypatch):
     network = nn.Linear(2, 2, bias=False)
     network.forward = lambda numbers: numbers @ network.weight.T
     monkeypatch.setattr(train, "load", lambda folder: network)
-    taught = distill.Teacher(UPath(tmp_path), 2.0, 0.25).opened(torch.device("cpu"))
+    taught = distill.Teacher(UPath(tmp_path), 2.0, 0.25).opened(
+        nn.Linear(2, 2), torch.device("cpu")
+    )
     numbers, logits = torch.randn(2, 2), torch.randn(2, 2)
     label, loss = torch.zeros(2, dtype=torch.int64), torch.tensor(4.0)
     soft = distill.soft_loss(logits, network(numbers), 2.0)
@@ -127,3 +135,30 @@ def test_a_teacher_counts_rows_by_their_weight(tmp_path, monkeypatch):
     torch.testing.assert_close(taught(rows, logits, loss), 0.75 * loss + 0.25 * 3 * soft[0] / 2)
     alike = rows._replace(weight=None)
     torch.testing.assert_close(taught(alike, logits, loss), 0.75 * loss + 0.25 * soft.mean())
+
+
+def test_what_the_last_layers_read_counts_as_well(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    teacher, student = Stack(3), Stack(1)
+    monkeypatch.setattr(train, "load", lambda folder: teacher)
+    told = distill.Teacher(UPath(tmp_path), 2.0, 0.0, hidden=0.5)
+    taught = told.opened(student, torch.device("cpu"))
+    numbers = torch.randn(6, 4)
+    weight = torch.tensor([2.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    rows = Rows({"numbers": numbers}, torch.zeros(6, dtype=torch.int64), weight)
+    loss = taught(rows, student(numbers), torch.tensor(1.0))
+    ours, theirs = student.blocks[0](numbers), numbers
+    for block in teacher.blocks:
+        theirs = block(theirs)
+    apart = (ours - theirs).square().sum(1) / theirs.square().sum(1)
+    torch.testing.assert_close(loss, 1 + 0.5 * (weight * apart).mean())
+    loss.backward()
+    assert student.blocks[0][0].weight.grad.abs().sum() > 0
+    assert teacher.head.weight.grad is None
+    same = distill.hidden_loss(theirs, theirs)
+    assert same.tolist() == [0.0] * 6
+
+
+def test_last_layers_of_another_width_are_refused():
+    with pytest.raises(JobError, match="reads 4 numbers, its teacher's 8"):
+        distill.hidden_loss(torch.zeros(1, 4), torch.zeros(1, 8))

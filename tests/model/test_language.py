@@ -114,7 +114,7 @@ def learned(statistics, name, model, place, settings=TRAIN):
     network = built(statistics, model)
     engine = strategy.prepared(network, settings, name, CPU, feed.share)
     loss = loop.train_epoch(engine, feed, settings, statistics, 0)
-    found = loop.validate(engine, feed, statistics, network)
+    found = loop.validate(engine.model, feed, statistics, network)
     losses = [loss, found["validation_loss"], found["score"]]
     return losses, engine.weights()
 

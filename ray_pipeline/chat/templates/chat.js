@@ -42,6 +42,33 @@ function list(sources, turn) {
   return made;
 }
 
+function keyed() {
+  const headers = { "Content-Type": "application/json" };
+  if (at("key") && at("key").value.trim()) headers["X-API-Key"] = at("key").value.trim();
+  return headers;
+}
+
+/* What a reader thinks of an answer; it takes a key that may say so. */
+function opinions(text) {
+  const made = element("p", "", "opinions");
+  const tell = async (good) => {
+    try {
+      const body = JSON.stringify({ question: text, good });
+      const told = await fetch(chat.dataset.feedback, { method: "POST", headers: keyed(), body });
+      made.textContent = told.ok ? "Thank you." : (await told.json()).error.message;
+    } catch (error) {
+      made.textContent = "The server cannot be reached.";
+    }
+  };
+  for (const [name, good] of [["Right", true], ["Wrong", false]]) {
+    const button = element("button", name, good ? "right" : "wrong");
+    button.type = "button";
+    button.addEventListener("click", () => tell(good));
+    made.append(button);
+  }
+  return made;
+}
+
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
@@ -51,6 +78,10 @@ async function* events(response) {
     const lines = (held + value).split("\n\n");
     held = lines.pop();
     for (const line of lines) {
+      if (line.startsWith(":")) {  // a comment: nothing has come yet
+        yield { waiting: Number(line.match(/behind (\d+)/)?.[1] || 0) };
+        continue;
+      }
       const data = line.replace(/^data: /, "");
       if (data === "[DONE]") return;
       yield JSON.parse(data);
@@ -64,20 +95,23 @@ async function answer(text) {
   chat.append(block);
   block.scrollIntoView({ block: "nearest" });
   asked.push({ role: "user", content: text });
-  const headers = { "Content-Type": "application/json" };
-  if (at("key") && at("key").value.trim()) headers["X-API-Key"] = at("key").value.trim();
   const body = { model: chat.dataset.model, stream: true, messages: asked.slice(-6) };
   let whole = "", sources = [];
   try {
-    const response = await fetch(chat.dataset.path, { method: "POST", headers, body: JSON.stringify(body) });
+    const response = await fetch(chat.dataset.path, { method: "POST", headers: keyed(), body: JSON.stringify(body) });
     if (!response.ok) throw new Error((await response.json()).error.message);
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
+      if ("waiting" in event) {
+        if (!whole) said.textContent = event.waiting ? `${event.waiting} asked before you ` : "";
+        continue;
+      }
       whole += event.choices?.[0]?.delta?.content || "";
       sources = event.sources || sources;
       say(said, whole, turn);
     }
     if (sources.length) block.append(list(sources, turn));
+    if (chat.dataset.feedback) block.append(opinions(text));
     block.dataset.done = "yes";
   } catch (error) {
     asked.pop();

@@ -27,6 +27,8 @@ Run = Callable[[Columns], NDArray[Any]]
 
 CHUNK = 32
 """Texts that are read at a time, of about one length."""
+RUN_TOKENS = 8
+"""Tokens that a run costs a processor beside its texts; where padding is more, they run apart."""
 
 
 def fitted(name: str, settings: ColumnFeatures) -> TokenStatistics:
@@ -117,11 +119,12 @@ def encoding(column: TokenStatistics) -> Callable[[pa.ChunkedArray], pa.Array]:
     return encoded
 
 
-def reading(run: Run, columns: Sequence[TokenStatistics]) -> Run:
+def reading(run: Run, columns: Sequence[TokenStatistics], run_tokens: float = RUN_TOKENS) -> Run:
     """`run`, which takes tokens [N, T] for some columns, as a function that takes their texts [N].
 
     Texts of about one length go through the graph together, few at a time: what they need of
-    memory and time follows the longest. Their outputs [N, …] come in the order of the texts.
+    memory and time follows the longest. Padding costs at most `run_tokens` for each text that
+    joins. Their outputs [N, …] come in the order of the texts.
     """
     if not columns:
         return run
@@ -129,12 +132,10 @@ def reading(run: Run, columns: Sequence[TokenStatistics]) -> Run:
 
     def read(given: Columns) -> NDArray[Any]:
         texts = {name: tokens(list(given[name])) for name, tokens in tokenize.items()}
-        order = np.argsort(
-            [sum(map(len, row)) for row in zip(*texts.values(), strict=True)], kind="stable"
-        )
-        parts = []
-        for start in range(0, len(order) or 1, CHUNK):
-            places = order[start : start + CHUNK]
+        lengths = np.array([sum(map(len, row)) for row in zip(*texts.values(), strict=True)])
+        order, parts = np.argsort(lengths, kind="stable"), []
+        for part in _alike(lengths[order], run_tokens):
+            places = order[part]
             rest = {name: given[name][places] for name in given if name not in texts}
             made = {name: _matrix([texts[name][place] for place in places]) for name in texts}
             parts.append(run(rest | made))
@@ -144,6 +145,18 @@ def reading(run: Run, columns: Sequence[TokenStatistics]) -> Run:
         return found
 
     return read
+
+
+def _alike(lengths: NDArray[np.int64], run_tokens: float) -> list[slice]:
+    """Ascending lengths cut into parts of at most CHUNK; there is one part at least, if an empty
+    one. A text joins unless to pad those before it to its length takes longer than another run."""
+    parts, start = [], 0
+    for place in range(1, len(lengths)):
+        padding = (place - start) * (lengths[place] - lengths[place - 1])
+        if padding > run_tokens or place - start == CHUNK:
+            parts.append(slice(start, place))
+            start = place
+    return [*parts, slice(start, len(lengths))]
 
 
 def _matrix(texts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
