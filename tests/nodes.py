@@ -78,6 +78,15 @@ class Node:
         Folders that are `hidden` are empty ones of its own to the machine.
         """
         log = self.home / f"{kind}.log"
+        for again in (True, True, False):
+            if self._started(kind, log, hidden):
+                return
+            text = log.read_text()
+            # Ray waits for its own parts for 30 s, which a busy machine of few cores can take.
+            assert again and "timed out during startup" in text.rpartition("Traceback")[2], text
+            self.kill()
+
+    def _started(self, kind: str, log: Path, hidden: Iterable[Path]) -> bool:
         told = ["bash", "-euo", "pipefail", "-c", self.command(kind)]
         with log.open("ab") as output:
             starting = subprocess.Popen(
@@ -86,7 +95,7 @@ class Node:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
             self._leader = starting.pid
-            assert starting.wait(120) == 0, log.read_text()
+            return starting.wait(120) == 0
 
     def command(self, kind: str) -> str:
         told = cluster_file()[f"{kind}_start_ray_commands"][-1]
