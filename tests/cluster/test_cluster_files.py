@@ -60,7 +60,8 @@ def test_rays_command_line_takes_what_starts_it(file):
     known = {option for parameter in start.params for option in parameter.opts}
     found = read(file)
     for commands in (found["head_start_ray_commands"], found["worker_start_ray_commands"]):
-        environment, _, command = commands[-1].partition(";")
+        (starting,) = (line for line in commands if "ray start" in line)
+        environment, _, command = starting.partition(";")
         assert environment == ". ~/ray_pipeline/environment.sh"
         given = {word.partition("=")[0] for word in shlex.split(command) if word.startswith("--")}
         assert given <= known
