@@ -42,7 +42,10 @@ SECRETS = {
     # A node whose head is gone waits so long for it; by default a minute.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-TOOLS = ("curl", "ip", "nsenter", "rsync", "setpriv", "ssh", "sudo", "unshare", "/usr/sbin/sshd")
+TOOLS = (
+    *("curl", "ip", "nsenter", "pgrep", "rsync", "setpriv", "ssh", "sudo", "unshare"),
+    "/usr/sbin/sshd",
+)
 APART = [
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--kill-child", "--mount-proc"),
@@ -78,7 +81,7 @@ echo 'ubuntu ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ubuntu
 hostname "$name"
 printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' "$name" > /etc/hosts
 
-# What is used of this machine's files may be in the folder that is hidden.
+# What is used of this machine's files may be in /tmp, which is hidden.
 mkdir /run/all
 mount --rbind / /run/all
 mount -t tmpfs none /tmp
@@ -110,7 +113,9 @@ def refusal() -> str:
     """What the system says where it refuses what hosts are made of."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        return f"{', '.join(missing)} missing: apt install iproute2 openssh-server rsync sudo"
+        return (
+            f"{', '.join(missing)} missing: apt install iproute2 openssh-server procps rsync sudo"
+        )
     tried = subprocess.run([*APART, TRIED], capture_output=True, text=True, check=False)
     return tried.stderr.strip() if tried.returncode else ""
 

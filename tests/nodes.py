@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,6 @@ from ray_pipeline.deploy.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "0123456789abcdef" * 4
-HIDE = """
-while [ "$1" != -- ]; do mount -t tmpfs none "$1"; shift; done
-shift
-exec "$@"
-"""
-APART = ["unshare", "--mount", "--propagation", "private", "bash", "-euc", HIDE, "apart"]
 
 
 def cluster_file() -> dict[str, Any]:
@@ -72,26 +66,23 @@ class Node:
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in secrets.items()]
         (folder / "secrets.env").write_text("".join(lines))
 
-    def start(self, kind: str, hidden: Iterable[Path] = ()) -> None:
-        """Run the command that starts a `head` or a `worker`; none may run yet.
-
-        Folders that are `hidden` are empty ones of its own to the machine.
-        """
+    def start(self, kind: str) -> None:
+        """Run the command that starts a `head` or a `worker`; none may run yet."""
         log = self.home / f"{kind}.log"
         for again in (True, True, False):
-            if self._started(kind, log, hidden):
+            if self._started(kind, log):
                 return
             text = log.read_text()
             # Ray waits for its own parts for 30 s, which a busy machine of few cores can take.
-            assert again and "timed out during startup" in text.rpartition("Traceback")[2], text
+            assert again, text
+            assert "timed out during startup" in text.rpartition("Traceback")[2], text
             self.kill()
 
-    def _started(self, kind: str, log: Path, hidden: Iterable[Path]) -> bool:
+    def _started(self, kind: str, log: Path) -> bool:
         told = ["bash", "-euo", "pipefail", "-c", self.command(kind)]
         with log.open("ab") as output:
             starting = subprocess.Popen(
-                [*APART, *map(str, hidden), "--", *told] if hidden else told,
-                cwd=self.home, env=self.environment, start_new_session=True,
+                told, cwd=self.home, env=self.environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
             self._leader = starting.pid
@@ -147,8 +138,3 @@ def machine(
             yield made
         finally:
             made.kill()
-
-
-def can_be_apart() -> bool:
-    """Whether this system lets a process have mounts of its own."""
-    return subprocess.run([*APART, "--", "true"], capture_output=True, check=False).returncode == 0
