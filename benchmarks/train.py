@@ -8,7 +8,8 @@ that both meet the same machine. A time is all that lies between the ends of two
 epoch of each warms up; what comes before its first step is `start_up_s`.
 
 `--scaling`: the MLP and the CNN by one worker process, then by two, each with a thread and as many
-rows a step, so that twice the rows are trained in the time of one if nothing is lost.
+rows a step, so that twice the rows are trained in the time of one if nothing is lost. Two trainings
+of one worker side by side, which wait for nothing of each other, tell what the machine loses.
 
     python benchmarks/train.py [--json] [--models mlp minilm cnn] [--scaling] [--features DIR]
 """
@@ -22,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,13 +193,27 @@ def compared(found: dict[str, dict[str, Any]], as_json: bool) -> None:
 
 
 def scaling(name: str, folder: Path) -> dict[str, Any]:
-    """Seconds of the epochs of one worker and of two, in turns."""
-    found: dict[str, Any] = {"1": [], "2": []}
+    """Samples a second of the epochs of one worker, of two, and of two that know nothing of each
+    other, in turns."""
+    ways: dict[str, Callable[[], list[float]]] = {
+        "one": lambda: samples_s(name, folder, 1),
+        "two": lambda: samples_s(name, folder, 2),
+        "two apart": lambda: apart_samples_s(name, folder),
+    }
+    found: dict[str, list[float]] = {way: [] for way in ways}
     start_ray(num_cpus=max(CORES, 2))
     time.sleep(SETTLING)
-    for workers in (1, 2, 1, 2):
-        found[str(workers)] += samples_s(name, folder, workers)
+    for _ in range(2):
+        for way, measured in ways.items():
+            found[way] += measured()
     return found
+
+
+def apart_samples_s(name: str, folder: Path) -> list[float]:
+    """Samples a second of two trainings of one worker at a time, together."""
+    with ThreadPoolExecutor(2) as pool:
+        each = list(pool.map(lambda _: samples_s(name, folder, 1), range(2)))
+    return [sum(pair) for pair in zip(*each, strict=True)]
 
 
 def samples_s(name: str, folder: Path, workers: int) -> list[float]:
@@ -211,10 +227,12 @@ def samples_s(name: str, folder: Path, workers: int) -> list[float]:
 
 def scaled(found: dict[str, dict[str, Any]], as_json: bool) -> None:
     rows, ratios = [], {}
-    for name, by_workers in found.items():
-        one, two = (statistics.median(by_workers[workers]) for workers in ("1", "2"))
-        ratios[f"{name}: two workers/twice one"] = two / one / 2
-        rows += [{"network": name, "workers": n, "samples_s": x} for n, x in ((1, one), (2, two))]
+    for name, by_way in found.items():
+        median = {way: statistics.median(taken) for way, taken in by_way.items()}
+        ratios[f"{name}: two workers/twice one"] = median["two"] / median["one"] / 2
+        ratios[f"{name}: two apart/twice one"] = median["two apart"] / median["one"] / 2
+        ratios[f"{name}: two workers/two apart"] = median["two"] / median["two apart"]
+        rows += [{"network": name, "workers": way, "samples_s": x} for way, x in median.items()]
     finish("train_scaling", rows, ratios, found, as_json, packages=("ray", "torch"))
 
 
