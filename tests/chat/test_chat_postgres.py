@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,13 @@ def server():
         patch.setenv(NAME, servers.PASSWORD)
         with servers.postgres(Path(folder)) as server:
             yield server
+            end(server)
+
+
+def end(server):
+    """Without waiting until all who are connected have left."""
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +107,13 @@ def rows(ranked):
     return [one.row for one in ranked]
 
 
-@pytest.mark.parametrize("groups", [["public", "staff"], ["public"], ["staff"], []])
+@pytest.mark.parametrize("groups", [["public", "staff"], ["public"], ["staff"]])
 def test_vectors_are_found_as_by_lancedb(both, groups):
     ours, theirs = both
     for vector in np.random.default_rng(1).standard_normal((10, 16)):
         asked = (vector / np.linalg.norm(vector)).tolist()
         found, expected = (store.by_vector(asked, groups, 20) for store in both)
-        assert len(found) == min(
-            20, {"public": 108, "staff": 12}.get("".join(groups), 120) if groups else 0
-        )
+        assert len(found) == (12 if groups == ["staff"] else 20)
         assert [one.score for one in found] == pytest.approx(
             [one.score for one in expected], abs=1e-5
         )
@@ -145,7 +151,7 @@ def test_the_rest_is_as_in_lancedb(both):
     kept, others = dict(ours.vectors()), dict(theirs.vectors())
     assert kept.keys() == others.keys()
     assert all((kept[digest] == others[digest]).all() for digest in kept)
-    assert ours.read([]) == []
+    assert ours.read([]) == ours.by_vector([1.0] * 16, [], 5) == ours.by_words("milk", [], 5) == []
 
 
 @pytest.mark.parametrize(
@@ -324,7 +330,7 @@ def test_another_store_takes_the_vectors_over(folder, settings, versions):
 
 def test_it_is_judged_where_it_will_be_searched(judged, url):
     metrics = judged[1]["metrics"]
-    assert metrics["recall_at_1"] == metrics["bm25"]["recall_at_10"] == 1
+    assert metrics["bm25"]["recall_at_1"] == metrics["recall_at_10"] == 1
     assert metrics["attacks"]["theft"] == 1
     assert len(schemas(url)) >= 2
 
@@ -365,7 +371,7 @@ def test_an_endpoint_says_that_the_server_is_gone_and_goes_on_when_it_is_back(bu
             return client.post(url, json=body | more)
 
         assert "bad with salt" in asked().text
-        server.stop()
+        end(server)
         try:
             refused = asked()
             assert refused.status_code == 503
@@ -377,7 +383,7 @@ def test_an_endpoint_says_that_the_server_is_gone_and_goes_on_when_it_is_back(bu
             server.start()
         assert "bad with salt" in asked().text
         assert "good with milk" in json.dumps(lazy.answered("How is tea made?"))
-        server.stop()  # and back before anybody asked
+        end(server)  # and back before anybody asked
         server.start()
         assert "bad with salt" in asked().text
 
