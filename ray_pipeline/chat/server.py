@@ -32,9 +32,9 @@ class Server:
     """
 
     def __init__(self, url: str) -> None:
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._driver, self._source = library("psycopg", "sql"), Source(url=url)
         self._login: Login = login(self._source)
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def rows(self, query: Any, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """What a query that changes nothing finds.
@@ -73,6 +73,9 @@ class Server:
         """Close the connections that are kept."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def _taken(self) -> tuple[Any, bool]:
         """A connection to search by, and whether it was kept since an earlier search."""

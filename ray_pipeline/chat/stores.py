@@ -22,6 +22,7 @@ from ray_pipeline.job.chat import ChatStore
 
 DATABASE, PLACE = "lance", "postgres.json"
 """What is in the folder: the table itself, or where it is."""
+_MARKER = "stage.json"
 _SPARED = 2
 """Versions that no bundle names and that are kept, the newest: a run may be about to name one."""
 
@@ -51,8 +52,8 @@ def written(
     # The path's, not the contents': another storage's index of the same is not this one's to drop.
     version = "chat_" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
     place = Place(store.url, version)
+    (folder / PLACE).write_text(json.dumps(place._asdict()))  # first: nothing is there unnamed
     postgres.written(Server(place.url), place.version, passages, vectors)
-    (folder / PLACE).write_text(json.dumps(place._asdict()))
 
 
 def opened(folder: UPath) -> Passages:
@@ -80,7 +81,8 @@ def tried(
 
 def outlived(folder: UPath) -> list[str]:
     """Remove the versions that the stages beside `folder` have on its server and that no bundle of
-    the job names, but for the newest; the names of those stages, which are removed, too.
+    the job names, but for the newest; the names of those stages, which are removed, too. So a
+    version stays as long as its bundle.
 
     Raises:
         UnavailableError: the server does not answer.
@@ -91,18 +93,22 @@ def outlived(folder: UPath) -> list[str]:
     bundles = (folder.parent.parent / "bundles").glob(f"*/{PLACE}")
     named = {_place(path.parent) for path in bundles} | {own}
     unnamed = [
-        (json.loads(marker.read_text())["made"], marker.parent)
-        for marker in folder.parent.glob("index-*/stage.json")
-        if (place := _place(marker.parent)) and place.url == own.url and place not in named
+        (_made(path.parent), path.parent, place)
+        for path in folder.parent.glob(f"index-*/{PLACE}")
+        if (place := _place(path.parent)) and place.url == own.url and place not in named
     ]
     removed = sorted(unnamed, key=lambda one: (one[0], str(one[1])))[:-_SPARED]
-    for _, stage in removed:
-        place = _place(stage)
-        assert place is not None, "it was there a moment ago"
-        (stage / "stage.json").unlink()  # first: what is not whole is not taken for it
+    for _, stage, place in removed:
+        (stage / _MARKER).unlink(missing_ok=True)  # first: what is not whole is not taken for it
         postgres.dropped(Server(place.url), place.version)
         files.clear(stage)
-    return [stage.name for _, stage in removed]
+    return [stage.name for _, stage, _ in removed]
+
+
+def _made(stage: UPath) -> str:
+    """When a stage ended; nothing if it was interrupted."""
+    marker = stage / _MARKER
+    return str(json.loads(marker.read_text())["made"]) if marker.exists() else ""
 
 
 def _place(folder: UPath) -> Place | None:
