@@ -28,9 +28,10 @@ from langchain_core.runnables import (
 )
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel
+from upath import UPath
 
 from ray_pipeline.bundle import Bundle, opened
-from ray_pipeline.chat import answer, export, index
+from ray_pipeline.chat import answer, export, stores
 from ray_pipeline.chat.bot import settings_of
 from ray_pipeline.chat.chunks import Passage
 from ray_pipeline.chat.generators import Parts, Prompt
@@ -63,7 +64,7 @@ class Encoder(Embeddings):
 def chain(bundle: Bundle) -> Runnable[str, Any]:
     """From a question to its answer's pieces."""
     settings = Chat.model_validate_json(json.dumps(settings_of(bundle)["chat"]))
-    encoder, passages = Encoder(bundle), index.passages_of(bundle.path)
+    encoder, passages = Encoder(bundle), stores.opened(UPath(bundle.path)).everything()
     store = InMemoryVectorStore(encoder)
     store.add_documents([Document(one.searched, metadata=one._asdict()) for one in passages])
     retriever = store.as_retriever(search_kwargs={"k": settings.retrieve.passages})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +34,12 @@ from ray_pipeline.deploy.asgi import (
 )
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import Counters
-from ray_pipeline.errors import RequestError
+from ray_pipeline.errors import RequestError, UnavailableError
 from ray_pipeline.job import Serve
 
 _THREADS = 8
 """Answers that a replica works on at a time; more wait."""
+_LOGGER = logging.getLogger("ray.serve")
 _SILENT_S = 1.0
 """Of a streamed answer; then its client is told that it waits, and behind how many."""
 
@@ -115,8 +117,8 @@ class ChatEndpoint:
         response: Response | Stream
         try:
             response = await self._completed(body, headers, done)
-        except RequestError as error:
-            response = error_response(error, path=self._asked)
+        except (RequestError, UnavailableError) as error:
+            response = _refusal(error, self._asked)
         except asyncio.CancelledError:
             done(499)
             raise
@@ -215,6 +217,10 @@ class ChatEndpoint:
                 yield _event(await asyncio.to_thread(completion.used, question))
             yield b"data: [DONE]\n\n"
             status = 200
+        except UnavailableError as error:
+            refusal = _refusal(error, self._asked)
+            status = refusal.status
+            yield b"data: " + refusal.body + b"\n\n"
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
             status = 500
             yield b"data: " + failure_response(error, self._asked).body + b"\n\n"
@@ -261,6 +267,15 @@ class ChatEndpoint:
                 yield piece
         finally:
             left.set()
+
+
+def _refusal(error: RequestError | UnavailableError, path: str) -> Response:
+    """What a caller is told; where a server of ours is, is for the log alone."""
+    if isinstance(error, UnavailableError):
+        _LOGGER.error("%s", error)
+        what = "the documents cannot be searched at the moment"
+        error = RequestError(what, status=503, code="unavailable")
+    return error_response(error, path=path)
 
 
 def _event(document: Any) -> bytes:

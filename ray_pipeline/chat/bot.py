@@ -9,14 +9,13 @@ from typing import Any
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.chat import answer, export, index, intents
+from ray_pipeline.chat import answer, export, intents, stores
 from ray_pipeline.chat.answer import Asked, Piece
 from ray_pipeline.chat.generators import Parts
 from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.protocol import Completion
 from ray_pipeline.chat.remembered import remembered
 from ray_pipeline.chat.retriever import Retriever
-from ray_pipeline.chat.search import Passages
 from ray_pipeline.data.encoders import sentences, tokens
 from ray_pipeline.data.statistics import SentenceStatistics
 from ray_pipeline.errors import BundleError
@@ -35,7 +34,8 @@ class Bot:
 
     Raises:
         BundleError: the bundle is none of a chatbot.
-        PipelineError: the generator cannot be made.
+        PipelineError: the generator cannot be made, or the environment has no variable that the
+            index's server is reached by.
     """
 
     def __init__(self, opened: Bundle, told: dict[str, Any] | None = None) -> None:
@@ -53,8 +53,7 @@ class Bot:
         graph = opened.path / export.GRAPH
         embed = remembered(sentences.embedding(encoder, graph=graph), _LATEST)
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
-        passages = Passages(UPath(opened.path / index.DATABASE))
-        retriever = Retriever(passages, embed, self.settings.retrieve)
+        retriever = Retriever(stores.opened(UPath(opened.path)), embed, self.settings.retrieve)
         parts = Parts(self.settings.generate, embed, opened.path / export.MODEL)
         fitted = self._fitted(opened)
         router = intents.router(fitted, self.settings.intents, embed)
