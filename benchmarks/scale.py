@@ -205,7 +205,9 @@ def report(
             for name in ("rows_s", "samples_s", "requests_s"):
                 ratios[f"{name}: {count} nodes/{count} times one"] = found[name] / one[name] / count
     figures = {"nodes": by_nodes, "pieces": by_pieces}
-    finish("scale", rows, ratios, figures, as_json, packages=("ray", "torch", "pyarrow", "onnxruntime"))
+    finish(
+        "scale", rows, ratios, figures, as_json, packages=("ray", "torch", "pyarrow", "onnxruntime")
+    )
 
 
 ONE = {"prepare": prepare, "nodes": nodes, "requests": requests, "pieces": pieces}

@@ -237,7 +237,7 @@ class ChatEndpoint:
             if left.is_set():
                 return
             try:
-                for piece in self._bot.pieces(question, groups, before):
+                for piece in self._bot.pieces(question, groups, before, left.is_set):
                     loop.call_soon_threadsafe(came.put_nowait, piece)
                     if left.is_set():
                         break

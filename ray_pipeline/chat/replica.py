@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from ray_pipeline import bundle
 from ray_pipeline.chat.app import ChatEndpoint
@@ -21,17 +22,24 @@ from ray_pipeline.job import Serve
 
 
 class ChatReplica:
-    """One process that answers for a chatbot; its arguments are those of `deploy.replica.Replica`.
+    """One process that answers for a chatbot; its arguments are those of `deploy.replica.Replica`,
+    and handles of the parts that are apart, by name.
 
     Raises:
         BundleError: the bundle is not whole.
     """
 
     def __init__(
-        self, name: str, path: str, settings: str, keyring_id: str | None, digest: str
+        self,
+        name: str,
+        path: str,
+        settings: str,
+        keyring_id: str | None,
+        digest: str,
+        **apart: Any,
     ) -> None:
         serve = Serve.model_validate_json(settings)
-        bot = Bot(bundle.opened(path))
+        bot = Bot(bundle.opened(path), apart=apart)
         counters = Counters()
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
