@@ -241,9 +241,7 @@ def test_texts_of_several_are_encoded_together(monkeypatch):
     encoder._digest, encoder._embed = "digest", embed
     made = asyncio.run(all_of(["a", "bb"], ["ccc"], ["d"] * 100))
     assert [vectors[:, 0].tolist() for vectors in made] == [[1, 2], [3], [1] * 100]
-    assert sum(runs) == 103
-    assert max(runs) <= 64
-    assert len(runs) == 2
+    assert sorted(runs) == [3, 36, 64]
     assert asyncio.run(encoder.embed("another", ["a"])) is None
 
 
