@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from ray_pipeline import bundle
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
+from ray_pipeline.chat.memory import Memory
 from ray_pipeline.chat.page import pages
 from ray_pipeline.deploy import log_files
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
@@ -44,7 +46,17 @@ class ChatReplica:
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
-        kept = Feedback(log_files.folder(path, name), bot.manifest.version, bot.settings.mask)
+        log, mask = log_files.folder(path, name), bot.settings.mask
+        kept = Feedback(log, bot.manifest.version, mask)
+        told = bot.settings.memory
+        memory = Memory(log, told.days, mask) if told and gate else None
+        self._sweeping: asyncio.Task[None] | None = None
+
+        def started() -> None:
+            upkeep.start()
+            if memory:
+                self._sweeping = asyncio.get_running_loop().create_task(memory.sweeping())
+
         self._endpoint = ChatEndpoint(
             name,
             bot,
@@ -53,7 +65,8 @@ class ChatReplica:
             pages=pages(name, bot, serve),
             counters=counters,
             feedback=kept if bot.settings.feedback and gate else None,
-            started=upkeep.start,
+            memory=memory,
+            started=started,
             stopped=upkeep.stop,
         )
         gc.collect()

@@ -144,6 +144,8 @@ class Job(Settings):
                 raise ValueError(f"`{others[0]}` is for jobs that train a model, not for a `chat`")
         if others := sorted(self.serve.model_fields_set & OF_ROWS):
             raise ValueError(f"`serve.{others[0]}` is for endpoints that predict rows")
+        if self.chat.memory and self.serve.auth == "none":
+            raise ValueError("`chat.memory` needs `serve.auth: key`: conversations belong to a key")
         by, apart = self.chat.generate.by, self.serve.apart
         if apart and apart.generator and by != "llama":
             raise ValueError(
