@@ -42,7 +42,7 @@ class FarEncoder:
         if time.monotonic() >= self._rests_until:
             asked = asyncio.run_coroutine_threadsafe(self._asked(list(texts)), self._loop)
             try:
-                vectors = asked.result()
+                vectors = asked.result(_WITHIN_S + 1)  # the loop may be at its end
             except Exception as error:  # noqa: BLE001 - whatever it is, the encoder is here, too
                 _LOGGER.warning("no encoder answers: %s", type(error).__name__)
                 vectors = None

@@ -45,7 +45,7 @@ def check(apart: Apart, opened: Bundle) -> None:
                 where=f"serve.apart.{name}",
                 expected="a chatbot's bundle"
                 + (", with `chat.generate.by: llama`" if name == "generator" else ""),
-                hint="leave it out",
+                hint="leave it out; `--set serve.apart=null` leaves out all",
             )
 
 
