@@ -13,13 +13,13 @@ from upath import UPath
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
 from ray_pipeline.chat import index, intents, stores
+from ray_pipeline.chat.opened import ENCODER, GRAPH, MODEL, SETTINGS
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Chat
 from ray_pipeline.job.chat import Intents
 from ray_pipeline.schema import Column, Schema
 
-SETTINGS, ENCODER, GRAPH, MODEL = "chat.json", "encoder.json", "encoder.onnx", "model.gguf"
 _FILES = ("unanswerable", "paraphrases", "attacks")
 """What a judgement reads, which a bundle does not hold."""
 SCHEMA = Schema(

@@ -202,6 +202,14 @@ class Intents(Settings):
     )
 
 
+class Memory(Settings):
+    """Conversations that the endpoint remembers."""
+
+    days: float = Field(
+        30, gt=0, le=3650, description="After which a question is forgotten; `mask` is for it, too."
+    )
+
+
 class Chat(Settings):
     """Answers to questions, from the documents in `data.source`, with their sources."""
 
@@ -231,6 +239,11 @@ class Chat(Settings):
         False,
         description="Whether the endpoint takes `POST /NAME/feedback`: a key with the scope "
         "`feedback` tells which answers are wrong and what is right, which the next index reads.",
+    )
+    memory: Memory | None = Field(
+        None,
+        description="What was asked in a conversation is kept by the server, for clients that send "
+        "their new question alone; without it, nothing is kept.",
     )
     corrections: str | None = Field(
         None,

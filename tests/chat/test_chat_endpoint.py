@@ -23,8 +23,9 @@ from ray_pipeline import bundle, commands_chat
 from ray_pipeline.chat import app as chat_app
 from ray_pipeline.chat import export, feedback, index, judge, stores
 from ray_pipeline.chat.app import ChatEndpoint
-from ray_pipeline.chat.bot import Bot, settings_of
+from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
+from ray_pipeline.chat.opened import settings_of
 from ray_pipeline.chat.page import pages
 from ray_pipeline.deploy import runtime
 from ray_pipeline.deploy.auth import Gate
