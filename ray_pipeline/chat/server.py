@@ -20,6 +20,8 @@ _SEARCHING = """SET hnsw.iterative_scan = strict_order; SET hnsw.max_scan_tuples
 """How connections search, in indexes of vectors: where the nearest are others' passages, they go on
 until enough are found that one may read. And for how many milliseconds."""
 _LONGEST_MS, _ENDLESS = 30_000, 0
+_SHUT = "57P"
+"""How the codes begin of what a server says that is being stopped."""
 
 
 class Server:
@@ -47,9 +49,9 @@ class Server:
             try:
                 found: list[tuple[Any, ...]] = connection.execute(query, parameters).fetchall()
             except self._driver.Error as error:
-                ended = kept and connection.broken  # such as by a restart, before it was asked
+                ended = connection.broken or (error.sqlstate or "").startswith(_SHUT)
                 connection.close()
-                if not ended:
+                if not (kept and ended):  # a kept one may have ended before it was asked
                     raise self._said(error) from None
             else:
                 self._idle.put(connection)
