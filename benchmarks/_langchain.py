@@ -28,18 +28,16 @@ from langchain_core.runnables import (
 )
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import BaseModel
+from upath import UPath
 
 from ray_pipeline.bundle import Bundle, opened
-from ray_pipeline.chat import answer, export, index
-from ray_pipeline.chat.bot import settings_of
+from ray_pipeline.chat import answer, stores
+from ray_pipeline.chat import opened as parts_of
 from ray_pipeline.chat.chunks import Passage
 from ray_pipeline.chat.generators import Parts, Prompt
 from ray_pipeline.chat.retriever import fitting
 from ray_pipeline.chat.search import Hit
 from ray_pipeline.chat.words import sentences as parted
-from ray_pipeline.data.encoders import sentences
-from ray_pipeline.data.statistics import SentenceStatistics
-from ray_pipeline.job import Chat
 
 QUOTED = 3
 """Sentences of an answer that is quoted."""
@@ -49,8 +47,7 @@ class Encoder(Embeddings):
     """The bundle's encoder in ONNX Runtime, one thread for a run."""
 
     def __init__(self, bundle: Bundle) -> None:
-        about = SentenceStatistics.model_validate_json((bundle.path / export.ENCODER).read_bytes())
-        self.embed = sentences.embedding(about, graph=bundle.path / export.GRAPH)
+        self.embed = parts_of.embedding(bundle)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         vectors: list[list[float]] = self.embed(texts).tolist()
@@ -62,12 +59,12 @@ class Encoder(Embeddings):
 
 def chain(bundle: Bundle) -> Runnable[str, Any]:
     """From a question to its answer's pieces."""
-    settings = Chat.model_validate_json(json.dumps(settings_of(bundle)["chat"]))
-    encoder, passages = Encoder(bundle), index.passages_of(bundle.path)
+    settings = parts_of.chat_of(parts_of.settings_of(bundle))
+    encoder, passages = Encoder(bundle), stores.opened(UPath(bundle.path)).everything()
     store = InMemoryVectorStore(encoder)
     store.add_documents([Document(one.searched, metadata=one._asdict()) for one in passages])
     retriever = store.as_retriever(search_kwargs={"k": settings.retrieve.passages})
-    parts = Parts(settings.generate, encoder.embed, bundle.path / export.MODEL)
+    parts = Parts(settings.generate, encoder.embed, parts_of.model(bundle))
     write = quoting(parts) if settings.generate.by == "extractive" else llama(parts)
 
     def prompted(told: dict[str, Any]) -> Prompt:
@@ -134,7 +131,7 @@ class Request(BaseModel):
 
 def app(bundle: str, key: str) -> FastAPI:
     found, made = opened(bundle), FastAPI()
-    answering, by = chain(found), settings_of(found)["chat"]["generate"]["by"]
+    answering, by = chain(found), parts_of.settings_of(found)["chat"]["generate"]["by"]
 
     # Not `async`: FastAPI runs it, and what it streams, in threads.
     @made.post("/v1/chat/completions")

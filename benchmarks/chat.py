@@ -128,10 +128,9 @@ def by_hand(folder: Path, threads: int):
 
 def searched(folder: UPath, count: int) -> tuple[float, float]:
     """Milliseconds of a search among so many passages, p50 and p95."""
-    from ray_pipeline.chat import index
+    from ray_pipeline.chat import stores
     from ray_pipeline.chat.chunks import Passage
     from ray_pipeline.chat.retriever import Retriever
-    from ray_pipeline.chat.search import Passages
     from ray_pipeline.job.chat import PUBLIC, Retrieve
 
     rng = np.random.default_rng(0)
@@ -141,8 +140,8 @@ def searched(folder: UPath, count: int) -> tuple[float, float]:
         Passage(str(n), "a.md", "a.md", str(n), 0, "", PUBLIC, text, text)
         for n, text in enumerate(texts)
     ]
-    index.created(folder, passages, {str(n): vector for n, vector in enumerate(vectors)})
-    retriever = Retriever(Passages(folder), lambda asked: asked, Retrieve())
+    stores.written(folder, passages, {str(n): vector for n, vector in enumerate(vectors)})
+    retriever = Retriever(stores.opened(folder), lambda asked: asked, Retrieve())
     questions = list(zip(*made_up(rng, topics, QUESTIONS, 8), strict=True))
     taken = []
     for question, vector in [*questions[:20], *questions]:

@@ -114,11 +114,19 @@ def forget(options: argparse.Namespace) -> None:
 
 
 def expire(options: argparse.Namespace) -> None:
-    """Remove the rows that a job has stored for longer than it says they may be kept."""
+    """Remove what a job has stored for longer than it says that it may be kept: rows, or what was
+    asked in a chatbot's conversations."""
     from ray_pipeline import jobfile
     from ray_pipeline.data.privacy import expire as retention
 
-    result = retention.expired(jobfile.read(options.job, options.set))
+    job = jobfile.read(options.job, options.set)
+    if job.chat:
+        from ray_pipeline.chat import memory
+
+        removed = memory.expired(job)
+        printed({"questions": removed}, [f"{removed:,} questions removed"], options.json)
+        return
+    result = retention.expired(job)
     printed(result, retention.described(result), options.json)
 
 

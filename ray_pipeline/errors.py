@@ -72,6 +72,10 @@ class ClusterError(PipelineError):
     """A Ray cluster could not be started, reached or stopped."""
 
 
+class UnavailableError(PipelineError):
+    """A server that something is kept on does not answer, or has it no more."""
+
+
 class TrainingError(PipelineError):
     """Training or search ended without a usable model."""
 

@@ -22,14 +22,15 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
     """
     job, record = run.job, run.record
     source = index.fingerprint(job.data.source, chat)
-    indexed = chat.without("title", "site", "examples", "intents", "retrieve", "generate", "judge")
+    asking = ("title", "site", "examples", "memory")
+    indexed = chat.without(*asking, "intents", "retrieve", "generate", "judge")
     right = corrections.read(chat, _told(run, chat))
     made = run.stage("index", index.write, job.data.source, indexed, right, depends=source)
     if not made.cached:
         run.told("read", [str(job.data.source)], tokens.digest_of(chat.encoder))
     yield made
 
-    settings = chat.without("title", "site", "examples")
+    settings = chat.without(*asking)
     asked = judge.fingerprint(chat)
     judged = run.stage("judge", judge.write, made, settings, job.evaluate.bootstrap, depends=asked)
     record["metrics"] = judged.record["metrics"]

@@ -43,7 +43,7 @@ SERVING = (
     *("tests/deploy/test_autoscaling.py", "tests/deploy/test_release_failures.py"),
     *("tests/test_images_job.py", "tests/test_online_job.py", "tests/deploy/test_together.py"),
     *("tests/test_watch_job.py", "tests/deploy/test_monitoring.py"),
-    *("tests/deploy/test_ui.py", "tests/test_chat_job.py"),
+    *("tests/deploy/test_ui.py", "tests/test_chat_job.py", "tests/chat/test_chat_apart.py"),
 )
 """Files that use the same cluster that serves. The first expects no other endpoint on it."""
 BUNDLES = ("tests/deploy/",)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from threading import Event
@@ -14,6 +15,7 @@ from ray_pipeline.chat import protocol
 from ray_pipeline.chat.answer import Piece
 from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
+from ray_pipeline.chat.memory import Memory
 from ray_pipeline.chat.protocol import Completion, Request
 from ray_pipeline.deploy.asgi import (
     Header,
@@ -33,11 +35,13 @@ from ray_pipeline.deploy.asgi import (
 )
 from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.counters import Counters
-from ray_pipeline.errors import RequestError
+from ray_pipeline.errors import RequestError, UnavailableError
 from ray_pipeline.job import Serve
 
+Answer = Callable[[Scope, Receive], Awaitable[Response | Stream]]
 _THREADS = 8
 """Answers that a replica works on at a time; more wait."""
+_LOGGER = logging.getLogger("ray.serve")
 _SILENT_S = 1.0
 """Of a streamed answer; then its client is told that it waits, and behind how many."""
 
@@ -64,6 +68,7 @@ class ChatEndpoint:
         pages: answers that never change, by path.
         counters: where requests are counted.
         feedback: keeps what is said of answers; None if nothing is to be said.
+        memory: keeps what was asked; None if nothing is to be kept.
         started: called on the event loop before the first request.
         stopped: called after the last.
     """
@@ -78,6 +83,7 @@ class ChatEndpoint:
         pages: dict[str, Response],
         counters: Counters,
         feedback: Feedback | None = None,
+        memory: Memory | None = None,
         started: Callable[[], None] = lambda: None,
         stopped: Callable[[], None] = lambda: None,
     ) -> None:
@@ -87,10 +93,9 @@ class ChatEndpoint:
         self._threads = ThreadPoolExecutor(_THREADS, "answer")
         self._came = self._begun = 0  # they begin in the order in which they came
         self._asked = f"/{name}/v1/chat/completions"
-        self._feedback = feedback
-        self._pages |= {
-            f"/{name}/v1/models": json_response(protocol.models([name])),
-        }
+        self._feedback, self._memory = feedback, memory
+        self._conversations = f"/{name}/conversations/"
+        self._pages |= {f"/{name}/v1/models": json_response(protocol.models([name]))}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,8 +120,8 @@ class ChatEndpoint:
         response: Response | Stream
         try:
             response = await self._completed(body, headers, done)
-        except RequestError as error:
-            response = error_response(error, path=self._asked)
+        except (RequestError, UnavailableError) as error:
+            response = _refusal(error, self._asked)
         except asyncio.CancelledError:
             done(499)
             raise
@@ -128,16 +133,11 @@ class ChatEndpoint:
 
     async def _response(self, scope: Scope, receive: Receive) -> Response | Stream:
         path, method = scope["path"], scope["method"]
-        if path == self._asked:
-            if method != "POST":
-                return not_allowed(method, path, "POST")
-            settings = self._settings
-            body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
-            return await self.completed(body, scope["headers"])
-        if self._feedback and path == f"/{self._name}/feedback":
-            if method != "POST":
-                return not_allowed(method, path, "POST")
-            return await self._told(scope, receive, self._feedback)
+        if route := self._route(path):
+            only, answer = route
+            return (
+                await answer(scope, receive) if method == only else not_allowed(method, path, only)
+            )
         if path == f"/{self._name}/health":
             return self._health(scope)
         page = self._pages.get(path)
@@ -145,15 +145,42 @@ class ChatEndpoint:
             raise not_found(path, ", ".join([self._asked, *self._pages]))
         return page if method in ("GET", "HEAD") else not_allowed(method, path, "GET, HEAD")
 
-    async def _told(self, scope: Scope, receive: Receive, feedback: Feedback) -> Response:
+    def _route(self, path: str) -> tuple[str, Answer] | None:
+        """The method that a path takes, and what answers."""
+        if path == self._asked:
+            return "POST", self._asking
+        if self._feedback and path == f"/{self._name}/feedback":
+            return "POST", self._told
+        if self._memory and path.startswith(self._conversations):
+            return "DELETE", self._erased
+        return None
+
+    async def _asking(self, scope: Scope, receive: Receive) -> Response | Stream:
+        settings = self._settings
+        body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
+        return await self.completed(body, scope["headers"])
+
+    async def _told(self, scope: Scope, receive: Receive) -> Response:
         """What becomes of an opinion of an answer; it takes a key with the scope `feedback`."""
-        assert self._gate is not None, "whose opinion it is has to be known"
+        assert self._gate, "whose opinion it is has to be known"
+        assert self._feedback, "there is no such route without it"
         headers, settings = scope["headers"], self._settings
         told = self._gate.admitted(headers, "feedback")
         caller = self._gate.caller(headers)
         body = await body_of(scope, receive, settings.max_bytes, settings.body_within_s)
         groups = self._bot.groups_of(caller)
-        response: Response = await asyncio.to_thread(feedback.answer, body, caller, groups)
+        response: Response = await asyncio.to_thread(self._feedback.answer, body, caller, groups)
+        response.headers += told
+        return response
+
+    async def _erased(self, scope: Scope, receive: Receive) -> Response:
+        """That the conversation in the path is erased, which the same key began."""
+        assert self._gate, "whose conversation it is has to be known"
+        assert self._memory, "there is no such route without it"
+        told = self._gate.admitted(scope["headers"])
+        identity = scope["path"].removeprefix(self._conversations)
+        caller = self._gate.caller(scope["headers"])
+        response = await asyncio.to_thread(self._memory.erased, caller, identity)
         response.headers += told
         return response
 
@@ -177,8 +204,14 @@ class ChatEndpoint:
                 expected=self._name,
             )
         *before, question = protocol.questions(request)
-        groups = self._bot.groups_of(self._gate.caller(headers) if self._gate else "")
+        caller = self._gate.caller(headers) if self._gate else ""
+        groups = self._bot.groups_of(caller)
         completion = self._bot.completion(self._name)
+        if self._memory and request.conversation is not None:
+            given = protocol.conversation(request)
+            identity, kept = await asyncio.to_thread(self._memory.taken_up, caller, given, question)
+            completion.belongs_to(identity)
+            before = before or kept
         pieces = self._pieces(question, groups, before)
         if request.stream:
             return Stream(self._streamed(request, question, completion, pieces, done), told)
@@ -215,6 +248,10 @@ class ChatEndpoint:
                 yield _event(await asyncio.to_thread(completion.used, question))
             yield b"data: [DONE]\n\n"
             status = 200
+        except UnavailableError as error:
+            refusal = _refusal(error, self._asked)
+            status = refusal.status
+            yield b"data: " + refusal.body + b"\n\n"
         except Exception as error:  # noqa: BLE001 - the boundary: logged, told without details
             status = 500
             yield b"data: " + failure_response(error, self._asked).body + b"\n\n"
@@ -237,7 +274,7 @@ class ChatEndpoint:
             if left.is_set():
                 return
             try:
-                for piece in self._bot.pieces(question, groups, before):
+                for piece in self._bot.pieces(question, groups, before, left.is_set):
                     loop.call_soon_threadsafe(came.put_nowait, piece)
                     if left.is_set():
                         break
@@ -261,6 +298,15 @@ class ChatEndpoint:
                 yield piece
         finally:
             left.set()
+
+
+def _refusal(error: RequestError | UnavailableError, path: str) -> Response:
+    """What a caller is told; where a server of ours is, is for the log alone."""
+    if isinstance(error, UnavailableError):
+        _LOGGER.error("%s", error)
+        what = "the documents cannot be searched at the moment"
+        error = RequestError(what, status=503, code="unavailable")
+    return error_response(error, path=path)
 
 
 def _event(document: Any) -> bytes:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from upath import UPath
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.chat import answer, export, index, intents
-from ray_pipeline.chat.answer import Asked, Piece
+from ray_pipeline.chat import answer, far, intents, opened, stores
+from ray_pipeline.chat.answer import Asked, Gone, Piece
 from ray_pipeline.chat.generators import Parts
 from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.protocol import Completion
 from ray_pipeline.chat.remembered import remembered
-from ray_pipeline.chat.retriever import Retriever
-from ray_pipeline.chat.search import Passages
-from ray_pipeline.data.encoders import sentences, tokens
-from ray_pipeline.data.statistics import SentenceStatistics
+from ray_pipeline.chat.retriever import Embed, Retriever
+from ray_pipeline.data.encoders import tokens
 from ray_pipeline.errors import BundleError
-from ray_pipeline.job.chat import PUBLIC, Chat
+from ray_pipeline.job.chat import PUBLIC
 
 _LATEST = 64
 """Texts whose vectors are at hand: a question's is wanted to route it, to search, and to quote."""
@@ -30,41 +29,50 @@ class Bot:
     """Answers questions from a bundle's documents.
 
     Args:
-        opened: the bundle.
+        found: the bundle.
         told: its settings, if they are not to be those in it.
+        apart: Ray Serve's handles of the parts that have replicas of their own (`parts.py`), by
+            name; with any, it is made on the event loop that they belong to.
 
     Raises:
         BundleError: the bundle is none of a chatbot.
-        PipelineError: the generator cannot be made.
+        PipelineError: the generator cannot be made, or the environment has no variable that the
+            index's server is reached by.
     """
 
-    def __init__(self, opened: Bundle, told: dict[str, Any] | None = None) -> None:
-        if opened.manifest.task != "chat":
+    def __init__(
+        self,
+        found: Bundle,
+        told: dict[str, Any] | None = None,
+        apart: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        if found.manifest.task != "chat":
             raise BundleError(
-                f"a bundle for {opened.manifest.task}",
-                where=str(opened.path),
+                f"a bundle for {found.manifest.task}",
+                where=str(found.path),
                 expected="one of a job with a `chat` section",
             )
-        self.manifest = opened.manifest
-        told = told or settings_of(opened)
-        self.settings = Chat.model_validate_json(json.dumps(told["chat"]))
-        about = (opened.path / export.ENCODER).read_text(encoding="utf-8")
-        encoder = SentenceStatistics.model_validate_json(about)
-        graph = opened.path / export.GRAPH
-        embed = remembered(sentences.embedding(encoder, graph=graph), _LATEST)
+        self.manifest = found.manifest
+        told = told or opened.settings_of(found)
+        self.settings = opened.chat_of(told)
+        encoder = opened.encoder_of(found)
+        embed = remembered(_embedding(found, apart.get("encoder")), _LATEST)
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
-        passages = Passages(UPath(opened.path / index.DATABASE))
-        retriever = Retriever(passages, embed, self.settings.retrieve)
-        parts = Parts(self.settings.generate, embed, opened.path / export.MODEL)
-        fitted = self._fitted(opened)
-        router = intents.router(fitted, self.settings.intents, embed)
-        self._chain = answer.chatting(retriever, parts, told["confidence"], router)
+        retriever = Retriever(stores.opened(UPath(found.path)), embed, self.settings.retrieve)
+        parts = Parts(self.settings.generate, embed, opened.model(found))
+        router = intents.router(self._fitted(found), self.settings.intents, embed)
+        writer = far.generator(apart["generator"]) if "generator" in apart else None
+        self._chain = answer.chatting(retriever, parts, told["confidence"], router, writer)
 
     def pieces(
-        self, question: str, groups: Collection[str], before: Sequence[str] = ()
+        self,
+        question: str,
+        groups: Collection[str],
+        before: Sequence[str] = (),
+        gone: Gone = lambda: False,
     ) -> Iterator[Piece]:
-        """The answer to somebody who may read these groups, as it comes."""
-        yield from self._chain.stream(Asked(question, groups, before))
+        """The answer to somebody who may read these groups, as it comes, until they are `gone`."""
+        yield from self._chain.stream(Asked(question, groups, before, gone))
 
     def answered(self, question: str, groups: Collection[str] = (PUBLIC,)) -> dict[str, Any]:
         """The whole answer as OpenAI's protocol has it."""
@@ -91,13 +99,14 @@ class Bot:
         """How many tokens of the encoder a text has."""
         return len(self._tokenize([text])[0])
 
-    def _fitted(self, opened: Bundle) -> Fitted | None:
+    def _fitted(self, found: Bundle) -> Fitted | None:
         if self.settings.intents is None:
             return None
-        return Fitted.model_validate_json((opened.path / intents.FILE).read_bytes())
+        return Fitted.model_validate_json((found.path / intents.FILE).read_bytes())
 
 
-def settings_of(opened: Bundle) -> dict[str, Any]:
-    """What a bundle says of its chatbot: `chat`, the job's section, and `confidence`."""
-    told: dict[str, Any] = json.loads((opened.path / export.SETTINGS).read_text(encoding="utf-8"))
-    return told
+def _embedding(found: Bundle, handle: Any) -> Embed:
+    """The bundle's encoder, here or behind the handle."""
+    if handle is None:
+        return opened.embedding(found)
+    return far.FarEncoder(handle, opened.digest(found), partial(opened.embedding, found))

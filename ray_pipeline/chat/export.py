@@ -12,14 +12,14 @@ from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.chat import index, intents
+from ray_pipeline.chat import index, intents, stores
+from ray_pipeline.chat.opened import ENCODER, GRAPH, MODEL, SETTINGS
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Chat
 from ray_pipeline.job.chat import Intents
 from ray_pipeline.schema import Column, Schema
 
-SETTINGS, ENCODER, GRAPH, MODEL = "chat.json", "encoder.json", "encoder.onnx", "model.gguf"
 _FILES = ("unanswerable", "paraphrases", "attacks")
 """What a judgement reads, which a bundle does not hold."""
 SCHEMA = Schema(
@@ -62,7 +62,7 @@ def write(
         ).encode(),
         ENCODER: about.model_dump_json().encode(),
         GRAPH: graph.read_bytes(),
-        **dict(_files(made / index.DATABASE)),
+        **dict(_index(made)),
         **_model(settings),
         **_intents(judged, settings),
     }
@@ -88,9 +88,10 @@ def write(
     }
 
 
-def _files(folder: UPath) -> Iterator[tuple[str, bytes]]:
-    root = str(folder.parent).rstrip("/") + "/"
-    for path in sorted(folder.rglob("*"), key=str):
+def _index(made: UPath) -> Iterator[tuple[str, bytes]]:
+    """The index, or where it is."""
+    root = str(made).rstrip("/") + "/"
+    for path in [made / stores.PLACE, *sorted((made / stores.DATABASE).rglob("*"), key=str)]:
         if path.is_file():
             yield str(path).removeprefix(root), path.read_bytes()
 
@@ -129,9 +130,10 @@ def _readme(manifest: Manifest, settings: Chat) -> str:
         for name in shown
         if name in manifest.metrics
     )
+    place = settings.store.url if settings.store else f"`{stores.DATABASE}`"
     return (
         f"# {manifest.name}, version {manifest.version}\n\n"
-        f"A chatbot that answers from documents: passages in `{index.DATABASE}`, found by "
+        f"A chatbot that answers from documents: passages in {place}, found by "
         f"{settings.retrieve.by}, put into words by {settings.generate.by}. Encoder: "
         f"{manifest.base_model}. Nothing in this folder is executable.\n\n"
         + (f"| figure | value |\n| --- | --- |\n{figures}" if figures else "")

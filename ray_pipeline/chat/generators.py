@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
 import secrets
 import threading
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_pipeline.chat.coming import Coming
 from ray_pipeline.chat.remembered import remembered
 from ray_pipeline.chat.retriever import Embed
 from ray_pipeline.chat.search import Hit
@@ -145,14 +145,19 @@ class Line:
                 self._in_line -= 1
 
 
-def llama(parts: Parts) -> Writer:
+def llama(parts: Parts, threads: int = 1, layers: int = 0) -> Callable[[Prompt], Coming]:
     """A GGUF file by llama.cpp in this process, one answer at a time. Others wait, unless it would
-    be for longer than a first sentence may take: they are refused at once, to be quoted."""
+    be for longer than a first sentence may take: they are refused at once, to be quoted.
+
+    Args:
+        threads: that it computes with.
+        layers: of the model that a GPU computes; -1 are all.
+    """
     xllamacpp = library("xllamacpp", "chat")
     settings = xllamacpp.CommonParams()
     settings.model.path = str(parts.model)
-    settings.n_ctx, settings.n_parallel, settings.n_gpu_layers = 4096, 1, 0
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    settings.n_ctx, settings.n_parallel, settings.n_gpu_layers = 4096, 1, layers
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     settings.verbosity = 0
     # It listens on a port of this machine besides; nobody is to be told the key.
     settings.api_keys = [secrets.token_hex(32)]
@@ -161,14 +166,14 @@ def llama(parts: Parts) -> Writer:
     line = Line(parts.settings.first_s)
     server = xllamacpp.Server(settings)
 
-    def write(prompt: Prompt) -> Iterator[str]:
-        came: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    def write(prompt: Prompt) -> Coming:
         stopped = threading.Event()
+        coming = Coming(closed=stopped.set)
 
         def took(piece: Any) -> bool:
             told = json.loads(piece) if isinstance(piece, str | bytes) else piece
             for choice in told.get("choices", ()):
-                came.put(choice.get("delta", {}).get("content") or "")
+                coming.put(choice.get("delta", {}).get("content") or "")
             return stopped.is_set()
 
         def generate() -> None:
@@ -184,17 +189,14 @@ def llama(parts: Parts) -> Writer:
 
         def run() -> None:
             try:
+                until = line.join()
                 line.serve(generate, lambda: time.monotonic() < until and not stopped.is_set())
-            finally:
-                came.put(None)
+                coming.end()
+            except Exception as error:  # noqa: BLE001 - raised where the answer is put together
+                coming.end(error)
 
-        until = line.join()
         threading.Thread(target=run, daemon=True).start()
-        try:
-            while (piece := came.get()) is not None:
-                yield piece
-        finally:
-            stopped.set()
+        return coming
 
     return write
 

@@ -1,54 +1,37 @@
-"""The index: passages with their vectors and their words, in a table of LanceDB.
+"""The index: passages with their vectors and their words, in a table of LanceDB or a server's.
 
-Each version is a stage's own folder, complete or not there. Vectors come over from the version
-before where a passage has not changed.
+Each version is a stage's own, complete or not there. Vectors come over from the version before
+where a passage has not changed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline import files
-from ray_pipeline.chat import chunks, corrections, documents
-from ray_pipeline.chat.chunks import Passage, Read
+from ray_pipeline.chat import chunks, corrections, documents, stores
+from ray_pipeline.chat.chunks import Read
 from ray_pipeline.chat.corrections import Correction
-from ray_pipeline.chat.words import fragments
+from ray_pipeline.chat.search import Vectors
 from ray_pipeline.data import parts, sentence_pool
 from ray_pipeline.data.encoders import sentences, tokens
-from ray_pipeline.data.media.extras import library
 from ray_pipeline.data.statistics import SentenceStatistics
-from ray_pipeline.errors import DataError
+from ray_pipeline.errors import DataError, UnavailableError
 from ray_pipeline.job import Chat, Source
 from ray_pipeline.job.features import ColumnFeatures
 
-TABLE, ABOUT, DATABASE = "passages", "index.json", "lance"
-WORDS, FRAGMENTS = "searched", "fragments"
-"""The columns that are searched by words, and by pieces of words."""
+ABOUT = "index.json"
 LONGEST = 256
 """Tokens of a text that the encoder reads at the most."""
-INDEXED = 50_000
-"""From this many passages on vectors are searched through an index, in parts of what is near to
-each other, eight bits a number; below, all are compared."""
-NEAR: Final = "dot"
-"""Vectors are of length 1, so that their product is their cosine. As `cosine`, LanceDB tells twice
-the distance where it searches through an index."""
-PROBED = 32
-"""Parts that are searched, or more where these have too few passages that one may read. Twice as
-many take 2 ms longer among 100,000 passages, and find as much where vectors are around topics."""
-_SAMPLED = 64
-"""Vectors for each part that the parts are made by: more take longer and make none better."""
 _SHOWN = 20
-
-Vectors = NDArray[np.float32]
 
 
 def encoder_of(settings: Chat) -> SentenceStatistics:
@@ -82,12 +65,13 @@ def write(
     Returns:
         `rows_in` documents, `rows_out` of them in the index and `rows_quarantined` not; how many
         `sections` and `passages` they have, and how many passages were `embedded` now, `kept` from
-        the version before, and `removed` from it; and how many sentences were left out because they
-        are `instructions` to a language model.
+        the version before, and `removed` from it; how many sentences were left out because they
+        are `instructions` to a language model; and how many versions were `outlived` on a server.
 
     Raises:
         DataError: no document holds a text.
         JobError: the encoder cannot be loaded, or a library is not installed.
+        UnavailableError: the server that is to keep it does not answer.
     """
     listed = documents.found(source, settings.access)
     read = parts.results(listed, partial(chunks.read, settings=settings))
@@ -104,8 +88,8 @@ def write(
     fresh = {p.digest: p.searched for p in passages if p.digest not in known}
     vectors = dict(zip(fresh, embedded(list(fresh.values()), encoder, work), strict=True))
     held = {passage.digest for passage in passages}
-    table = created(out / DATABASE, passages, known | vectors)
-    (out / ABOUT).write_text(json.dumps({"encoder": digest, "passages": table.count_rows()}))
+    stores.written(out, passages, known | vectors, settings.store)
+    (out / ABOUT).write_text(json.dumps({"encoder": digest, "passages": len(passages)}))
     counts = {
         "documents": len(listed) - len(faults),
         "sections": sum(each.sections for each in read),
@@ -116,6 +100,8 @@ def write(
         "removed": len(known.keys() - held),
         "instructions": sum(len(each.removed) for each in read),
     }
+    if settings.store:
+        counts["outlived"] = len(stores.outlived(out))
     return {
         "rows_in": len(listed),
         "rows_out": len(listed) - len(faults),
@@ -137,58 +123,6 @@ def embedded(texts: Sequence[str], encoder: SentenceStatistics, work: UPath) -> 
     return np.asarray(made.flatten(), np.float32).reshape(len(texts), encoder.width)
 
 
-def created(folder: UPath, passages: Sequence[Passage], vectors: Mapping[str, Any]) -> Any:
-    """A table of passages that is searched by words, by pieces of words and by vectors. Raises
-    DataError."""
-    lancedb = library("lancedb", "chat")
-    from lancedb.index import FTS, Bitmap, IvfSq
-
-    rows = pa.table(
-        {
-            name: pa.array([getattr(passage, name) for passage in passages])
-            for name in Passage._fields
-        }
-    )
-    files.clear(folder)  # of an attempt that was interrupted
-    flat = np.concatenate([vectors[passage.digest] for passage in passages]).astype(np.float32)
-    width = len(flat) // len(passages)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-    pieces = pa.array([fragments(passage.searched) for passage in passages])
-    rows = rows.append_column("vector", column).append_column(FRAGMENTS, pieces)
-    table = lancedb.connect(str(folder)).create_table(TABLE, rows)
-    words = FTS(language="English", stem=True, remove_stop_words=True, ascii_folding=True)
-    table.create_index(WORDS, config=words)
-    as_they_are = FTS(base_tokenizer="whitespace", stem=False, remove_stop_words=False)
-    table.create_index(FRAGMENTS, config=as_they_are)
-    if len(passages) >= INDEXED:
-        table.create_index("group", config=Bitmap())
-        count = round(len(passages) ** 0.5)
-        near = IvfSq(distance_type=NEAR, num_partitions=count, sample_rate=_SAMPLED)
-        table.create_index("vector", config=near)
-    return table
-
-
-def passages_of(folder: UPath) -> list[Passage]:
-    """The passages of an index, in their documents' order."""
-    return [Passage(**row) for row in rows_of(folder).select(list(Passage._fields)).to_pylist()]
-
-
-def rows_of(folder: UPath) -> pa.Table:
-    return opened(folder / DATABASE).to_arrow()
-
-
-def opened(database: UPath) -> Any:
-    """The table of an index, in the folder that LanceDB has made."""
-    return library("lancedb", "chat").connect(str(database)).open_table(TABLE)
-
-
-def vectors_of(folder: UPath) -> Iterator[tuple[str, Vectors]]:
-    """The vectors of an index's passages, by what they are of."""
-    rows = rows_of(folder)
-    flat = np.asarray(rows["vector"].combine_chunks().flatten(), np.float32)
-    yield from zip(rows["digest"].to_pylist(), flat.reshape(len(rows), -1), strict=True)
-
-
 def _earlier(out: UPath, encoder: str) -> dict[str, Vectors]:
     """The vectors by digest of the newest whole version beside `out` that has this encoder's."""
     made = []
@@ -198,7 +132,10 @@ def _earlier(out: UPath, encoder: str) -> dict[str, Vectors]:
             made.append((json.loads(marker.read_text())["made"], str(marker.parent), about))
     for _, _, about in sorted(made, reverse=True):
         if json.loads(about.read_text())["encoder"] == encoder:
-            return dict(vectors_of(about.parent))
+            try:
+                return dict(stores.opened(about.parent).vectors())
+            except (UnavailableError, DataError):  # a server's that may be gone for good
+                return {}
     return {}
 
 

@@ -8,19 +8,28 @@ Paraphrases are asked of the passages as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from upath import UPath
 
-from ray_pipeline.chat import attacks, index, intents, judgement, lines, paraphrases, scored
+from ray_pipeline.chat import (
+    attacks,
+    index,
+    intents,
+    judgement,
+    lines,
+    paraphrases,
+    scored,
+    stores,
+)
 from ray_pipeline.chat.chunks import PATH, Passage, digest_of, searched_of
 from ray_pipeline.chat.corrections import DOCUMENT
 from ray_pipeline.chat.refusals import refusals
 from ray_pipeline.chat.scored import Asked
-from ray_pipeline.chat.search import Passages
+from ray_pipeline.chat.search import Passages, Vectors
 from ray_pipeline.chat.trial import Tried, tried
 from ray_pipeline.errors import DataError
 from ray_pipeline.job import Chat
@@ -64,27 +73,28 @@ def write(
         DataError: a file of what is asked cannot be read or is empty, or names what the documents
             do not have.
         JobError: a route is for an intent without examples.
+        UnavailableError: the server that keeps the index does not answer.
     """
-    indexed = index.passages_of(made)
+    whole = stores.opened(made)
+    indexed = whole.everything()
     passages = [one for one in indexed if one.document != DOCUMENT]
     titles, strange = titled(passages), _unanswerable(settings.judge.unanswerable)
     worded = paraphrases.asked(paraphrases.read(settings.judge.paraphrases)[:MOST], indexed)
     examples = intents.read(settings.intents)
-    held, fresh = _held_out(passages, made)
+    stored = dict(whole.vectors())
+    held, fresh = _held_out(passages, stored)
     said = [one.text for one in examples]
     texts = [titles.questions, strange, worded.questions, said, fresh.values()]
     asked, unknown, reworded, spoken, added = _vectors(texts, settings, work / "texts")
-    known = dict(index.vectors_of(made)) | dict(zip(fresh, added, strict=True))
-    index.created(work / index.DATABASE, held, known)
-    searched = Passages(work / index.DATABASE)
-    first = _of_titles(searched, (titles, asked), (strange, unknown), settings, resamples)
+    known = stored | dict(zip(fresh, added, strict=True))
+    with stores.tried(work, held, known, settings.store) as searched:
+        first = _of_titles(searched, (titles, asked), (strange, unknown), settings, resamples)
     refusal, weight = first.metrics.get("refusal"), first.metrics.get("weight")
     confidence = refusal["threshold"] if refusal else settings.judge.confidence or 0.0
     if titles.questions:
         told = settings.retrieve.model_copy(update={"weight": weight})
         settings = settings.model_copy(update={"retrieve": told})
-    database = made / index.DATABASE
-    second = _of_paraphrases(database, (worded, reworded), confidence, settings, resamples)
+    second = _of_paraphrases(whole, (worded, reworded), confidence, settings, resamples)
     fitted, third = None, _Told({}, [])
     if settings.intents:
         fitted = intents.fitted(examples, spoken)
@@ -126,8 +136,8 @@ def titled(passages: Sequence[Passage]) -> Asked:
 
 def _of_titles(
     searched: Passages,
-    titles: tuple[Asked, index.Vectors],
-    strange: tuple[list[str], index.Vectors],
+    titles: tuple[Asked, Vectors],
+    strange: tuple[list[str], Vectors],
     settings: Chat,
     resamples: int,
 ) -> _Told:
@@ -147,8 +157,8 @@ def _of_titles(
 
 
 def _of_paraphrases(
-    database: UPath,
-    worded: tuple[Asked, index.Vectors],
+    searched: Passages,
+    worded: tuple[Asked, Vectors],
     confidence: float,
     settings: Chat,
     resamples: int,
@@ -157,7 +167,6 @@ def _of_paraphrases(
     asked, vectors = worded
     if not asked.questions:
         return _Told({}, [])
-    searched = Passages(database)
     told = scored.judged(
         searched, asked, vectors, settings.retrieve, resamples=resamples, of=_WORDED
     )
@@ -165,10 +174,11 @@ def _of_paraphrases(
     return _Told({"paraphrases": metrics}, [judgement.finding(metrics, _WORDED)])
 
 
-def _held_out(passages: Sequence[Passage], made: UPath) -> tuple[list[Passage], dict[str, str]]:
-    """The passages without headings that are questions, and the texts by digest of those that
-    have no vector yet."""
-    known = {digest for digest, _ in index.vectors_of(made)}
+def _held_out(
+    passages: Sequence[Passage], known: Collection[str]
+) -> tuple[list[Passage], dict[str, str]]:
+    """The passages without headings that are questions, and the texts by digest of those whose
+    vectors are not `known`."""
     plain = []
     for passage in passages:
         kept = [heading for heading in passage.headings.split(PATH) if "?" not in heading]
@@ -177,7 +187,7 @@ def _held_out(passages: Sequence[Passage], made: UPath) -> tuple[list[Passage], 
     return plain, {each.digest: each.searched for each in plain if each.digest not in known}
 
 
-def _vectors(texts: Sequence[Iterable[str]], settings: Chat, work: UPath) -> list[index.Vectors]:
+def _vectors(texts: Sequence[Iterable[str]], settings: Chat, work: UPath) -> list[Vectors]:
     """The vectors of several lists of texts, made at once: to start the pool takes long."""
     lists = [list(each) for each in texts]
     flat = [text for each in lists for text in each]
@@ -186,7 +196,7 @@ def _vectors(texts: Sequence[Iterable[str]], settings: Chat, work: UPath) -> lis
     return [vectors[start:end] for start, end in pairwise(ends)]
 
 
-def _confidences(passages: Passages, vectors: index.Vectors) -> Floats:
+def _confidences(passages: Passages, vectors: Vectors) -> Floats:
     found = [passages.by_vector(vector.tolist(), passages.groups, 1) for vector in vectors]
     return scored.confidences(found)
 

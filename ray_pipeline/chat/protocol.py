@@ -48,6 +48,7 @@ class Request(msgspec.Struct):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = 1
+    conversation: Any = None
 
 
 _decode = msgspec.json.Decoder(Request).decode
@@ -92,6 +93,14 @@ def questions(request: Request) -> list[str]:
     return [text[:MOST_CHARACTERS] for text in asked[-LAST_QUESTIONS:]]
 
 
+def conversation(request: Request) -> str:
+    """The ID of the conversation that the request is of. Raises RequestError: 422, it is no
+    text."""
+    if not isinstance(request.conversation, str):
+        raise _invalid("expected the ID of a conversation, or `new`", "conversation")
+    return request.conversation
+
+
 def _text(message: Message) -> str:
     content = message.content or ""
     if isinstance(content, str):
@@ -128,6 +137,10 @@ class Completion:
         self._cited: dict[int, int] = {}
         self._texts: list[str] = []
         self._annotations: list[dict[str, Any]] = []
+
+    def belongs_to(self, conversation: str) -> None:
+        """It is an answer in a conversation that is remembered, whose ID it says."""
+        self._head["conversation"] = conversation
 
     def took(self, piece: Piece) -> str:
         """The text that a piece adds to the answer, with the mark of its source."""

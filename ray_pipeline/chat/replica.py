@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from ray_pipeline import bundle
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
+from ray_pipeline.chat.memory import Memory
 from ray_pipeline.chat.page import pages
 from ray_pipeline.deploy import log_files
 from ray_pipeline.deploy.asgi import ASGIApp, Header, Response
@@ -21,22 +24,39 @@ from ray_pipeline.job import Serve
 
 
 class ChatReplica:
-    """One process that answers for a chatbot; its arguments are those of `deploy.replica.Replica`.
+    """One process that answers for a chatbot; its arguments are those of `deploy.replica.Replica`,
+    and handles of the parts that are apart, by name.
 
     Raises:
         BundleError: the bundle is not whole.
     """
 
     def __init__(
-        self, name: str, path: str, settings: str, keyring_id: str | None, digest: str
+        self,
+        name: str,
+        path: str,
+        settings: str,
+        keyring_id: str | None,
+        digest: str,
+        **apart: Any,
     ) -> None:
         serve = Serve.model_validate_json(settings)
-        bot = Bot(bundle.opened(path))
+        bot = Bot(bundle.opened(path), apart=apart)
         counters = Counters()
         gate = Gate(name, tokens=Tokens(serve.jwt) if serve.jwt else None) if keyring_id else None
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
-        kept = Feedback(log_files.folder(path, name), bot.manifest.version, bot.settings.mask)
+        log, mask = log_files.folder(path, name), bot.settings.mask
+        kept = Feedback(log, bot.manifest.version, mask)
+        told = bot.settings.memory
+        memory = Memory(log, told.days, mask) if told and gate else None
+        self._sweeping: asyncio.Task[None] | None = None
+
+        def started() -> None:
+            upkeep.start()
+            if memory:
+                self._sweeping = asyncio.get_running_loop().create_task(memory.sweeping())
+
         self._endpoint = ChatEndpoint(
             name,
             bot,
@@ -45,7 +65,8 @@ class ChatReplica:
             pages=pages(name, bot, serve),
             counters=counters,
             feedback=kept if bot.settings.feedback and gate else None,
-            started=upkeep.start,
+            memory=memory,
+            started=started,
             stopped=upkeep.stop,
         )
         gc.collect()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
-import pyarrow as pa
-from upath import UPath
+import numpy as np
+from numpy.typing import NDArray
 
-from ray_pipeline.chat import index
 from ray_pipeline.chat.chunks import Passage
-from ray_pipeline.chat.corrections import DOCUMENT
-from ray_pipeline.chat.support import plain
-from ray_pipeline.chat.words import fragments
-from ray_pipeline.data.media.extras import library
+
+Vectors = NDArray[np.float32]
 
 _DAMPING = 60
 """Cormack, Clarke & Büttcher, "Reciprocal Rank Fusion outperforms Condorcet" (2009)."""
-_FIELDS = list(Passage._fields)
 
 
 class Hit(NamedTuple):
@@ -35,85 +31,42 @@ class Ranked(NamedTuple):
     score: float
 
 
-class Passages:
+class Passages(Protocol):
     """An opened index, searched on behalf of somebody who may read some groups.
 
     A search proposes many rows, of which few are read: it tells no more of them than ranks them.
+    Raises UnavailableError where a server that keeps the index does not answer.
     """
 
-    def __init__(self, database: UPath) -> None:
-        self._table = index.opened(database)
-        self.groups = frozenset(self._columns("group")["group"].unique().to_pylist())
-        self._corrections = self._corrected()
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups that the passages are of."""
 
     def by_vector(
         self, vector: Sequence[float], groups: Collection[str], count: int
     ) -> list[Ranked]:
         """The passages nearest in meaning, the nearest first."""
-        query = self._table.search(vector, vector_column_name="vector").distance_type(index.NEAR)
-        query = query.nprobes(index.PROBED)
-        if not self.groups <= set(groups):
-            query = query.maximum_nprobes(0)  # as many parts as it takes to find enough
-        found = self._ranked(query, groups, count, "_distance")
-        return [Ranked(row, 1 - distance) for row, distance in found]
 
     def by_words(self, question: str, groups: Collection[str], count: int) -> list[Ranked]:
         """The passages with the question's words by BM25, the best first."""
-        return self._matching(question, index.WORDS, groups, count)
 
     def by_fragments(self, question: str, groups: Collection[str], count: int) -> list[Ranked]:
         """The passages with pieces of the question's words by BM25, the best first."""
-        return self._matching(fragments(question), index.FRAGMENTS, groups, count)
 
     def read(self, ranked: Sequence[Ranked]) -> list[Hit]:
         """The passages of these rows, in this order."""
-        taken = self._table.take_row_ids([row for row, _ in ranked]).with_row_id()
-        told = taken.select(_FIELDS).to_arrow().to_pylist()  # in any order
-        passages = {one["_rowid"]: Passage(**{name: one[name] for name in _FIELDS}) for one in told}
-        return [Hit(passages[row], score) for row, score in ranked]
 
     def corrected(self, question: str, ranked: Sequence[Ranked]) -> Sequence[Ranked]:
         """The rows of the correction of this very question, if there is one; else all of them."""
-        own = self._corrections.get(plain(question), ())
-        return [one for one in ranked if one.row in own] or ranked
 
     def sections(self) -> dict[int, str]:
         """The section of each row."""
-        told = self._columns("section")
-        return dict(zip(told["_rowid"].to_pylist(), told["section"].to_pylist(), strict=True))
 
-    def _corrected(self) -> dict[str, set[int]]:
-        """The rows of corrections by the words of their questions."""
-        rows: dict[str, set[int]] = {}
-        for one in self._columns("headings", f"document = '{DOCUMENT}'").to_pylist():
-            rows.setdefault(plain(one["headings"]), set()).add(one["_rowid"])
-        return rows
+    def everything(self) -> list[Passage]:
+        """All passages, in their documents' order."""
 
-    def _columns(self, name: str, where: str | None = None) -> pa.Table:
-        """A column of all rows, or of those `where` something holds, and `_rowid`."""
-        query = self._table.search().select([name]).with_row_id(True)
-        return (query.where(where) if where else query).to_arrow()
-
-    def _matching(
-        self, text: str, column: str, groups: Collection[str], count: int
-    ) -> list[Ranked]:
-        if not text.strip():
-            return []
-        # Not as text: LanceDB would read quotation marks and signs in it as operators.
-        asked = library("lancedb.query", "chat").MatchQuery(text, column)
-        query = self._table.search(asked, query_type="fts")
-        return [Ranked(*found) for found in self._ranked(query, groups, count, "_score")]
-
-    def _ranked(
-        self, query: Any, groups: Collection[str], count: int, score: str
-    ) -> Iterator[tuple[int, float]]:
-        if not self.groups <= set(groups):  # who may read everything is spared the condition
-            # Before the search, not after: else others' passages would take the places of one's
-            # own, and their number would tell of them.
-            allowed = ", ".join("'{}'".format(group.replace("'", "''")) for group in sorted(groups))
-            query = query.where(f"`group` IN ({allowed})", prefilter=True)
-        found = query.limit(count).select([score]).with_row_id(True).to_arrow()
-        return zip(found["_rowid"].to_pylist(), found[score].to_pylist(), strict=True)
+    def vectors(self) -> Iterator[tuple[str, Vectors]]:
+        """The vectors of all passages, by what they are of."""
 
 
 def fused(rankings: Sequence[Sequence[Ranked]]) -> list[Ranked]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import Runnable
 from upath import UPath
 
-from ray_pipeline.chat import answer, attacks, grounded, index, intents
+from ray_pipeline.chat import answer, attacks, grounded, index, intents, stores
 from ray_pipeline.chat.answer import Asked
 from ray_pipeline.chat.attacks import Said
 from ray_pipeline.chat.chunks import Passage
 from ray_pipeline.chat.generators import Parts
 from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.retriever import Embed, Retriever
-from ray_pipeline.chat.search import Passages
 from ray_pipeline.data.encoders.sentences import embedding
 from ray_pipeline.job import Chat
 from ray_pipeline.job.chat import PUBLIC
@@ -51,8 +52,8 @@ def tried(
     embed = embedding(index.encoder_of(bot.settings))
     if asked:
         groups = {passage.group for passage in bot.passages}
-        chain = _chain(bot, embed, work / "answers")
-        answers = [grounded.answered(chain, question, groups) for question in asked]
+        with _chatting(bot, embed, work / "answers") as chain:
+            answers = [grounded.answered(chain, question, groups) for question in asked]
         sections = [right[question] for question in asked]
         metrics["answers"] = grounded.judged(answers, sections, embed, resamples)
         findings.append(grounded.finding(metrics["answers"]))
@@ -61,20 +62,22 @@ def tried(
         made = embed([passage.searched for passage in planted]) if planted else ()
         vectors = dict(zip((passage.digest for passage in planted), made, strict=True))
         among = bot._replace(passages=[*bot.passages, *planted], vectors={**bot.vectors, **vectors})
-        chain = _chain(among, embed, work / "attacked")
-        outcome = attacks.outcome(attempts, lambda question: _said(chain, question))
+        with _chatting(among, embed, work / "attacked") as chain:
+            outcome = attacks.outcome(attempts, partial(_said, chain))
         metrics["attacks"] = outcome.metrics
         findings.append(outcome.finding)
     return metrics, findings
 
 
-def _chain(bot: Tried, embed: Embed, folder: UPath) -> Runnable[Asked, Any]:
-    index.created(folder, bot.passages, bot.vectors)
-    retriever = Retriever(Passages(folder), embed, bot.settings.retrieve)
+@contextmanager
+def _chatting(bot: Tried, embed: Embed, folder: UPath) -> Iterator[Runnable[Asked, Any]]:
+    """The chatbot's runnable, on an index of its own."""
     generate = bot.settings.generate
     parts = Parts(generate, embed, Path(generate.model or ""))
     router = intents.router(bot.intents, bot.settings.intents, embed)
-    return answer.chatting(retriever, parts, bot.confidence, router)
+    with stores.tried(folder, bot.passages, bot.vectors, bot.settings.store) as passages:
+        retriever = Retriever(passages, embed, bot.settings.retrieve)
+        yield answer.chatting(retriever, parts, bot.confidence, router)
 
 
 def _said(chain: Runnable[Asked, Any], question: str) -> Said:

@@ -9,11 +9,10 @@ import os
 import time
 from importlib import import_module
 
-import ray
 from ray import serve
 from ray.exceptions import ActorDiedError
 
-from ray_pipeline.deploy import fast_path, ports, scaling
+from ray_pipeline.deploy import parts, ports, scaling
 from ray_pipeline.deploy.board import Release
 from ray_pipeline.deploy.example import Request
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
@@ -135,19 +134,12 @@ def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
         name="model",
         autoscaling_config={
             **scaling.policy(settings.autoscaling),
-            "min_replicas": settings.replicas.min,
-            "max_replicas": settings.replicas.max,
-            "target_ongoing_requests": settings.target_ongoing_requests,
-            "upscale_delay_s": settings.upscale_delay_s,
-            "downscale_delay_s": settings.downscale_delay_s,
-            # Load is averaged over this; the default of 30 answers a rush half a minute late.
-            # It has to be above Serve's nominal interval of 10.
-            "look_back_period_s": 11,
+            **scaling.bounds(settings, settings.replicas, settings.target_ongoing_requests),
         },
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        ray_actor_options={"num_cpus": _reserved(settings.cpus), "num_gpus": gpus},
+        ray_actor_options={"num_cpus": scaling.reserved(settings.cpus), "num_gpus": gpus},
         # A new version's replica answers before an old one is stopped.
         max_surge_percent=100,
         # Requests are counted (GET /metrics); a line for each would cost a fifth of the speed.
@@ -155,22 +147,13 @@ def deployment(settings: Serve, replica: type, gpus: float) -> serve.Deployment:
     )(serve.ingress()(replica))
 
 
-def _reserved(cpus: float) -> float:
-    """What a replica reserves: `cpus`, but nothing on a cluster that is this machine alone.
-
-    Two cores are soon reserved by some endpoints. The next run, whose tasks need a whole one, would
-    wait until somebody takes an endpoint down; the system shares cores better than that."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    alone = len(nodes) == 1 and fast_path.ALONE in (nodes[0].get("Labels") or {})
-    return 0 if alone else cpus
-
-
 def _application(release: Release, settings: Serve, gpus: float) -> serve.Application:
     own = settings.without("release").model_dump_json()
     module, _, kind = REPLICAS.get(release.get("task", ""), _PREDICTS).partition(":")
     return deployment(settings, getattr(import_module(module), kind), gpus).bind(
-        release["name"], release["bundle"], own, release["keyring"], release["digest"]
-    )
+        release["name"], release["bundle"], own, release["keyring"], release["digest"],
+        **parts.applications(release["bundle"], settings),
+    )  # fmt: skip
 
 
 def wait_for_answer(release: Release, asked: Request, settings: Serve, key: str | None) -> None:

@@ -20,6 +20,7 @@ from ray_pipeline.deploy import (
     history,
     inference,
     keyring,
+    parts,
     request_log,
     runtime,
     trial,
@@ -53,8 +54,9 @@ def deploy(
 
     Raises:
         BundleError: the bundle is not whole, or is a language model by itself.
-        JobError: `serve.online` or `serve.log` names columns that the model does not know, the
-            keys of `serve.jwt` cannot be read, or a GPU is needed that the cluster does not have.
+        JobError: `serve.online` or `serve.log` names columns that the model does not know,
+            `serve.apart` parts that it has not, the keys of `serve.jwt` cannot be read, or a GPU is
+            needed that the cluster does not have.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
         GateRefused: it was tried, and is no good.
     """
@@ -65,6 +67,8 @@ def deploy(
     gpus = _gpus(settings)
     if settings.online:
         _check_online(settings.online, opened)
+    if settings.apart:
+        parts.check(settings.apart, opened)
     if settings.log:
         request_log.check(settings.log, opened.manifest)
     if settings.jwt:

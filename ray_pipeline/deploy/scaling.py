@@ -1,4 +1,5 @@
-"""The job's own autoscaling policy, in processes that do not have its module.
+"""How many replicas Ray Serve runs and what they reserve; and the job's own autoscaling policy, in
+processes that do not have its module.
 
 Ray Serve imports a policy by its name wherever it reads a deployment's settings, which is also done
 to tell an application's status. So it is given the name of one of ours, and the code of the job's.
@@ -10,10 +11,37 @@ import hashlib
 import importlib
 from typing import Any
 
+import ray
 from ray import cloudpickle
 from ray.serve.config import AutoscalingPolicy
 
+from ray_pipeline.deploy import fast_path
 from ray_pipeline.errors import JobError
+from ray_pipeline.job import Replicas, Serve
+
+
+def bounds(settings: Serve, replicas: Replicas, target: float) -> dict[str, Any]:
+    """Ray Serve's autoscaling settings that aim at `target` requests in flight for a replica."""
+    return {
+        "min_replicas": replicas.min,
+        "max_replicas": replicas.max,
+        "target_ongoing_requests": target,
+        "upscale_delay_s": settings.upscale_delay_s,
+        "downscale_delay_s": settings.downscale_delay_s,
+        # Load is averaged over this; the default of 30 answers a rush half a minute late.
+        # It has to be above Serve's nominal interval of 10.
+        "look_back_period_s": 11,
+    }
+
+
+def reserved(cpus: float) -> float:
+    """What a replica reserves: `cpus`, but nothing on a cluster that is this machine alone.
+
+    Two cores are soon reserved by some endpoints. The next run, whose tasks need a whole one, would
+    wait until somebody takes an endpoint down; the system shares cores better than that."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    alone = len(nodes) == 1 and fast_path.ALONE in (nodes[0].get("Labels") or {})
+    return 0 if alone else cpus
 
 
 def own(context: Any) -> Any:

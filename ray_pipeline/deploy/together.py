@@ -105,9 +105,9 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
         JobError: two have one name, or the settings are those of one model.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
     """
-    if settings.online or settings.jobs or settings.gpus or settings.log:
+    if settings.online or settings.jobs or settings.gpus or settings.log or settings.apart:
         raise JobError(
-            "many bundles in one application take neither `online`, `jobs`, `log` nor `gpus`",
+            "many bundles in one application take no `online`, `jobs`, `log`, `gpus` or `apart`",
             where="serve",
             hint="serve such a bundle on its own",
         )

@@ -24,7 +24,7 @@ from ray_pipeline.job.label import Function, Label, When
 from ray_pipeline.job.model import Model
 from ray_pipeline.job.privacy import Privacy
 from ray_pipeline.job.providers import Providers
-from ray_pipeline.job.serve import Jwt, Online, Replicas, Serve
+from ray_pipeline.job.serve import Apart, Jwt, Online, Part, Replicas, Serve
 from ray_pipeline.job.source import Join, Source
 from ray_pipeline.job.steps import Step
 from ray_pipeline.job.store import Store
@@ -35,6 +35,7 @@ from ray_pipeline.job.watch import Log, Watch
 
 __all__ = [
     "CHANGEABLE",
+    "Apart",
     "Augment",
     "Balance",
     "Behaviour",
@@ -61,6 +62,7 @@ __all__ = [
     "Model",
     "Offload",
     "Online",
+    "Part",
     "Privacy",
     "Providers",
     "Prune",
@@ -134,12 +136,22 @@ class Job(Settings):
         if self.chat is None:
             if not self.data.label:
                 raise ValueError("`data.label` is required: the column to predict")
+            if self.serve.apart:
+                raise ValueError("`serve.apart` is for a `chat`: other models have no parts")
             return self
         for part, kept in ((self, CHAT), (self.data, {"source"}), (self.evaluate, JUDGED)):
             if others := sorted(part.model_fields_set - kept):
                 raise ValueError(f"`{others[0]}` is for jobs that train a model, not for a `chat`")
         if others := sorted(self.serve.model_fields_set & OF_ROWS):
             raise ValueError(f"`serve.{others[0]}` is for endpoints that predict rows")
+        if self.chat.memory and self.serve.auth == "none":
+            raise ValueError("`chat.memory` needs `serve.auth: key`: conversations belong to a key")
+        by, apart = self.chat.generate.by, self.serve.apart
+        if apart and apart.generator and by != "llama":
+            raise ValueError(
+                f"`serve.apart.generator` is for `chat.generate.by: llama`, and `{by}` has no "
+                "model of its own; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ray_pipeline.job.base import Fraction, Settings
 from ray_pipeline.job.privacy import Entity
+from ray_pipeline.job.source import spelt_password
 
 PUBLIC = "public"
 """The group of documents that everybody may read who may call the endpoint."""
@@ -43,6 +44,28 @@ class Chunks(Settings):
         if self.overlap * 2 > self.longest:
             raise ValueError("`overlap` must be at most half of `longest`")
         return self
+
+
+class ChatStore(Settings):
+    """A server that keeps the index for all replicas, instead of each bundle."""
+
+    url: str = Field(
+        description="A PostgreSQL with pgvector, `postgresql://user:${NAME}@host/database`: NAME "
+        "is a variable of the run's and of the replicas' own environment, and holds the password.",
+        examples=["postgresql://chat:${CHAT_PASSWORD}@db/documents"],
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _a_server(cls, url: str) -> str:
+        if not url.startswith("postgresql://"):
+            raise ValueError("must begin with postgresql://")
+        if spelt_password(url):
+            raise ValueError(
+                "the URL holds a password; write `${NAME}` in its place and set NAME in the "
+                "environment"
+            )
+        return url
 
 
 class Retrieve(Settings):
@@ -179,6 +202,14 @@ class Intents(Settings):
     )
 
 
+class Memory(Settings):
+    """Conversations that the endpoint remembers."""
+
+    days: float = Field(
+        30, gt=0, le=3650, description="After which a question is forgotten; `mask` is for it, too."
+    )
+
+
 class Chat(Settings):
     """Answers to questions, from the documents in `data.source`, with their sources."""
 
@@ -209,6 +240,11 @@ class Chat(Settings):
         description="Whether the endpoint takes `POST /NAME/feedback`: a key with the scope "
         "`feedback` tells which answers are wrong and what is right, which the next index reads.",
     )
+    memory: Memory | None = Field(
+        None,
+        description="What was asked in a conversation is kept by the server, for clients that send "
+        "their new question alone; without it, nothing is kept.",
+    )
     corrections: str | None = Field(
         None,
         description="A file of answers that people put right, one JSON object on each line: "
@@ -216,6 +252,9 @@ class Chat(Settings):
     )
     intents: Intents | None = Field(
         None, description="What people want besides answers, and what they are told then."
+    )
+    store: ChatStore | None = Field(
+        None, description="A server that keeps the index. Without it the bundle does."
     )
     chunks: Chunks = Chunks()
     retrieve: Retrieve = Retrieve()

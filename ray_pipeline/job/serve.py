@@ -26,6 +26,37 @@ class Replicas(Settings):
         return self
 
 
+class Part(Settings):
+    """A part of a chatbot, in replicas of its own."""
+
+    replicas: Replicas = Replicas()
+    cpus: float = Field(
+        1, gt=0, description="CPUs reserved for a replica, and as many threads that compute in it."
+    )
+    gpus: float = Field(0, ge=0, description="GPUs reserved for a replica, if there are any.")
+
+
+class Apart(Settings):
+    """The parts of a chatbot that scale apart from what finds, checks and answers."""
+
+    encoder: Part | None = Field(None, description="What turns texts into vectors.")
+    generator: Part | None = Field(
+        None, description="The language model of `chat.generate.by: llama`."
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Apart:
+        if not self.given:
+            raise ValueError("name `encoder`, `generator` or both; leave it out for neither")
+        return self
+
+    @property
+    def given(self) -> dict[str, Part]:
+        """The parts that are apart, by name."""
+        parts = {"encoder": self.encoder, "generator": self.generator}
+        return {name: part for name, part in parts.items() if part}
+
+
 class Online(Settings):
     """Features that a request need not carry: the endpoint reads them by the row's key."""
 
@@ -111,6 +142,11 @@ class Serve(Settings):
         "CPUs, where small models answer sooner.",
     )
     providers: Providers = Providers()
+    apart: Apart | None = Field(
+        None,
+        description="Parts of a chatbot that have replicas of their own; without it, each of its "
+        "replicas holds them all.",
+    )
     target_ongoing_requests: float = Field(
         8,
         gt=0,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from ray_pipeline.chat import answer, generators, index
+from ray_pipeline.chat import answer, generators, lance
 from ray_pipeline.chat.answer import UNKNOWN, Asked
 from ray_pipeline.chat.chunks import Passage, digest_of
+from ray_pipeline.chat.lance import LancePassages
 from ray_pipeline.chat.remembered import remembered
 from ray_pipeline.chat.retriever import Retriever
-from ray_pipeline.chat.search import Passages
 from ray_pipeline.chat.support import borne_out
 from ray_pipeline.chat.words import stems
 from ray_pipeline.job.chat import Generate, Retrieve
@@ -40,10 +40,10 @@ def retriever(tmp_path_factory):
         Passage(digest_of(text), "a.md", f"a.md#{name}", name, 0, name, "public", text, text)
         for name, text in TEXTS.items()
     ]
-    index.created(
+    lance.created(
         folder, made, dict(zip((p.digest for p in made), embed(TEXTS.values()), strict=True))
     )
-    return Retriever(Passages(folder), embed, Retrieve())
+    return Retriever(LancePassages(folder), embed, Retrieve())
 
 
 def answered(retriever, question, writer=None, *, confidence=0.1, by="llama", **settings):

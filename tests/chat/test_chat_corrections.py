@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from ray_pipeline.chat import answer, corrections, generators, index
+from ray_pipeline.chat import answer, corrections, generators, lance
 from ray_pipeline.chat.answer import Asked
 from ray_pipeline.chat.chunks import Passage, digest_of
 from ray_pipeline.chat.corrections import Correction
+from ray_pipeline.chat.lance import LancePassages
 from ray_pipeline.chat.retriever import Retriever
-from ray_pipeline.chat.search import Passages
 from ray_pipeline.chat.words import stems
 from ray_pipeline.errors import DataError
 from ray_pipeline.job.chat import Access, Chat, Generate, Retrieve
@@ -36,8 +36,8 @@ def said(folder, question, *lines):
     ]
     made += corrections.passages(corrections.read(settings), settings)
     vectors = dict(zip((p.digest for p in made), embed([p.searched for p in made]), strict=True))
-    index.created(UPath(folder / "lance"), made, vectors)
-    retriever = Retriever(Passages(UPath(folder / "lance")), embed, Retrieve())
+    lance.created(UPath(folder / "lance"), made, vectors)
+    retriever = Retriever(LancePassages(UPath(folder / "lance")), embed, Retrieve())
     chain = answer.chatting(retriever, generators.Parts(Generate(), embed, folder), 0.1)
     pieces = list(chain.stream(Asked(question, ("public",))))
     return [piece.sentence.text for piece in pieces if piece.sentence]

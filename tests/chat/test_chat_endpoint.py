@@ -21,10 +21,11 @@ from browser import browser
 
 from ray_pipeline import bundle, commands_chat
 from ray_pipeline.chat import app as chat_app
-from ray_pipeline.chat import export, feedback, index, judge
+from ray_pipeline.chat import export, feedback, index, judge, stores
 from ray_pipeline.chat.app import ChatEndpoint
-from ray_pipeline.chat.bot import Bot, settings_of
+from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
+from ray_pipeline.chat.opened import settings_of
 from ray_pipeline.chat.page import pages
 from ray_pipeline.deploy import runtime
 from ray_pipeline.deploy.auth import Gate
@@ -174,20 +175,20 @@ def test_only_what_changed_is_embedded_again(indexed):
     counts = ("rows_in", "rows_out", "rows_quarantined", "passages", "embedded", "kept", "removed")
     assert [before[name] for name in counts] == [5, 4, 1, 4, 4, 0, 0]
     assert [after[name] for name in counts] == [5, 4, 1, 4, 2, 2, 2]
-    texts = [passage.text for passage in index.passages_of(second)]
+    texts = [passage.text for passage in stores.opened(second).everything()]
     assert "A new tea was the good one." in texts
     assert "It was a good tea." not in texts
     assert "broken.txt" in json.dumps(after["findings"])
 
 
 def test_vectors_that_were_kept_are_those_that_would_be_made(indexed, settings, tmp_path):
-    rows = index.rows_of(indexed[2])
-    encoder = index.encoder_of(settings)
-    made = index.embedded(rows["searched"].to_pylist(), encoder, UPath(tmp_path))
-    assert (
-        abs(made - rows["vector"].combine_chunks().flatten().to_numpy().reshape(made.shape)).max()
-        < 1e-5
+    passages = stores.opened(indexed[2])
+    kept = dict(passages.vectors())
+    told = passages.everything()
+    made = index.embedded(
+        [one.searched for one in told], index.encoder_of(settings), UPath(tmp_path)
     )
+    assert abs(made - [kept[one.digest] for one in told]).max() < 1e-5
 
 
 def test_retrieval_is_judged_against_both_alone(judged):

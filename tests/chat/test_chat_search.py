@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from ray_pipeline.chat import index, judge, refusals, scored, weights
+from ray_pipeline.chat import judge, lance, refusals, scored, weights
 from ray_pipeline.chat.chunks import Passage, digest_of
+from ray_pipeline.chat.lance import LancePassages
 from ray_pipeline.chat.retriever import Retriever, fitting
-from ray_pipeline.chat.search import Hit, Passages, Ranked, fused, weighed
+from ray_pipeline.chat.search import Hit, Ranked, fused, weighed
 from ray_pipeline.chat.words import fragments
 from ray_pipeline.job.chat import Retrieve
 
@@ -32,8 +33,8 @@ VECTORS = dict(zip((p.digest for p in PASSAGES), np.eye(4, dtype=np.float32), st
 @pytest.fixture(scope="module")
 def passages(tmp_path_factory):
     folder = UPath(tmp_path_factory.mktemp("index") / "lance")
-    index.created(folder, PASSAGES, VECTORS)
-    return Passages(folder)
+    lance.created(folder, PASSAGES, VECTORS)
+    return LancePassages(folder)
 
 
 def names(passages, ranked):
@@ -189,12 +190,12 @@ def many(tmp_path_factory):
     ]
     folder = UPath(tmp_path_factory.mktemp("many") / "lance")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "INDEXED", len(told))
-        table = index.created(
+        patch.setattr(lance, "INDEXED", len(told))
+        table = lance.created(
             folder, told, dict(zip((p.digest for p in told), vectors, strict=True))
         )
     assert "IvfSq" in [one.index_type for one in table.list_indices()]
-    return Passages(folder), vectors
+    return LancePassages(folder), vectors
 
 
 @pytest.mark.parametrize("groups", [["public", "staff"], ["public"], ["staff"]])

@@ -7,7 +7,7 @@ bundle's. It is written as ONNX once for each machine, into the user's cache.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +72,21 @@ def _exported(base: str) -> bytes:
 
 
 def embedding(
-    column: SentenceStatistics, threads: int = 1, graph: Path | None = None
+    column: SentenceStatistics,
+    threads: int = 1,
+    graph: Path | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
 ) -> Callable[[Any], Vectors]:
     """A function from texts [N] to their vectors [N, width], of length 1; by the encoder in the
-    file `graph`, if it is not to be that of the cache."""
+    file `graph`, if it is not to be that of the cache, and the first of ONNX Runtime's `providers`
+    that can."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     loaded = onnxruntime.InferenceSession(
-        str(graph or graph_of(column.base)), options, providers=["CPUExecutionProvider"]
+        str(graph or graph_of(column.base)), options, providers=list(providers)
     )
 
     def run(columns: dict[str, NDArray[Any]]) -> Vectors:
