@@ -56,6 +56,7 @@ class Feedback:
     def __init__(self, folder: UPath, version: str, mask: Sequence[str]) -> None:
         self._folder, self._version, self._mask = folder / log_files.FEEDBACK, version, mask
         self._decode = msgspec.json.Decoder(_Body).decode
+        self._masked([" "])  # what it needs is loaded before somebody waits for it
 
     def answer(self, body: bytes, by: str, groups: Collection[str]) -> Response:
         """202 for what is kept of somebody who may read `groups`. It writes a file: not for the

@@ -47,7 +47,9 @@ class ChatReplica:
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
         log, mask = log_files.folder(path, name), bot.settings.mask
-        kept = Feedback(log, bot.manifest.version, mask)
+        feedback = (
+            Feedback(log, bot.manifest.version, mask) if bot.settings.feedback and gate else None
+        )
         told = bot.settings.memory
         memory = Memory(log, told.days, mask) if told and gate else None
         self._sweeping: asyncio.Task[None] | None = None
@@ -64,7 +66,7 @@ class ChatReplica:
             gate=gate,
             pages=pages(name, bot, serve),
             counters=counters,
-            feedback=kept if bot.settings.feedback and gate else None,
+            feedback=feedback,
             memory=memory,
             started=started,
             stopped=upkeep.stop,
