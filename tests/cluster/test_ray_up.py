@@ -29,6 +29,7 @@ def waited_until_none_runs(machines: list[hosts.Host], seconds: float) -> None:
         time.sleep(1)
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(bool(hosts.refusal()), reason=f"no hosts can be made: {hosts.refusal()}")
 def test_a_job_and_its_endpoint_on_machines_of_ones_own(tmp_path):
     with hosts.network(tmp_path, "head", "one", "other") as (laptop, head, one, other):
@@ -36,7 +37,7 @@ def test_a_job_and_its_endpoint_on_machines_of_ones_own(tmp_path):
         laptop.run("ray get-auth-token --generate")
         laptop.run(f"ray up {hosts.OWN} --yes")
         page = laptop.start(f"ray dashboard {hosts.OWN}")
-        hosts.wait(laptop, (head, one, other), 300)
+        hosts.wait(laptop, (head, one, other), 600)
         laptop.run("cat > ~/job.yaml", given=hosts.JOB)
         told = laptop.run(f"ray-pipeline submit ~/job.yaml --address {hosts.PAGE} --follow --json")
         result = json.loads(told.splitlines()[-1])
@@ -49,10 +50,10 @@ def test_a_job_and_its_endpoint_on_machines_of_ones_own(tmp_path):
         assert answered(one, other, key) == answered(other, head, key) == "yes"
         hosts.cut(laptop, other)
         assert [answered(one, head, key) for _ in range(4)] == ["yes"] * 4
-        hosts.wait(laptop, (head, one), 120)
+        hosts.wait(laptop, (head, one), 300)
         assert [answered(one, head, key) for _ in range(4)] == ["yes"] * 4
 
         laptop.run("pkill -x ssh")
         page.communicate(timeout=60)
         laptop.run(f"ray down {hosts.OWN} --yes")
-        waited_until_none_runs([head, one], 120)
+        waited_until_none_runs([head, one], 300)
