@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import servers
+import tiny_encoder
 
 from ray_pipeline import cluster
 from ray_pipeline.bundle import Bundle
@@ -93,9 +94,19 @@ class Site:
         assert code == 0, err
         return out
 
-    def printed(self, *arguments: object):
-        """The JSON that a command ends with."""
-        return json.loads(self.command(self.home, *arguments).splitlines()[-1])
+    def printed(self, *arguments: object, folder: Path | None = None):
+        """The JSON that a command ends with, which is run in `folder` or at home."""
+        return json.loads(self.command(folder or self.home, *arguments).splitlines()[-1])
+
+    def chat_job(self, folder: Path, job: str, pages: Mapping[str, str]) -> Path:
+        """The folder with a tiny encoder in `base`, `pages`, and the job `chat.yaml`, whose PORT is
+        this cluster's."""
+        tiny_encoder.saved(folder / "base")
+        (folder / "pages").mkdir()
+        for name, text in pages.items():
+            (folder / "pages" / name).write_text(text)
+        (folder / "chat.yaml").write_text(job.replace("PORT", str(self.port)))
+        return folder
 
     def called(self, folder: Path, *arguments: object) -> tuple[int, str, str]:
         """A command's exit status, and what it wrote to standard output and error."""

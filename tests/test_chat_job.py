@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-import tiny_encoder
 
 JOB = """
 name: kitchen
@@ -30,18 +29,12 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, site):
-    made = tmp_path_factory.mktemp("kitchen")
-    tiny_encoder.saved(made / "base")
-    (made / "pages").mkdir()
-    for name, text in PAGES.items():
-        (made / "pages" / name).write_text(text)
-    (made / "chat.yaml").write_text(JOB.replace("PORT", str(site.port)))
-    return made
+    return site.chat_job(tmp_path_factory.mktemp("kitchen"), JOB, PAGES)
 
 
 @pytest.fixture(scope="module")
 def ran(folder, site):
-    return json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    return site.printed("run", "chat.yaml", "--json", folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +81,7 @@ def test_the_front_refuses_what_is_no_chatbot(client, site):
 
 
 def test_a_second_run_has_nothing_to_do(ran, folder, site):
-    again = json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    again = site.printed("run", "chat.yaml", "--json", folder=folder)
     assert all(stage["cached"] for stage in again["stages"])
     assert again["bundle"] == ran["bundle"]
     told = site.command(folder, "run", "chat.yaml", "--until", "export", "--json")
@@ -103,7 +96,7 @@ def test_a_wrong_answer_that_is_corrected_is_right_after_the_next_run(ran, clien
             f"{site.url}/kitchen/feedback", json=body, headers={"X-API-Key": site.key}
         )
         assert posted.status_code == 202, posted.text
-    again = json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    again = site.printed("run", "chat.yaml", "--json", folder=folder)
     assert again["bundle"] != ran["bundle"]
     assert wrong["question"] in Path(again["report"]).read_text()
     answer = client.chat.completions.create(model="kitchen", messages=MESSAGES)

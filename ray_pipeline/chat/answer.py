@@ -46,7 +46,7 @@ Borne = Callable[[str, str], bool]
 """Whether the passage that comes second says what the sentence that comes first says."""
 
 
-def _nobody_went() -> bool:
+def nobody_went() -> bool:
     return False
 
 
@@ -56,7 +56,7 @@ class Asked(NamedTuple):
     question: str
     groups: Collection[str]
     before: Sequence[str] = ()
-    gone: Gone = _nobody_went
+    gone: Gone = nobody_went
     """Whether the asker has gone away: nothing more is generated then."""
 
 
@@ -228,7 +228,7 @@ def spoken(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def timely(
-    pieces: Iterator[str], first_s: float, within_s: float, gone: Gone = _nobody_went
+    pieces: Iterator[str], first_s: float, within_s: float, gone: Gone = nobody_went
 ) -> Iterator[str]:
     """`pieces`, taken in a thread of their own until `within_s` from now, or `gone`; the first has
     to come within `first_s`.

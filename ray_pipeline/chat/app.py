@@ -6,10 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from threading import Event
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from ray_pipeline.chat import protocol
 from ray_pipeline.chat.answer import Piece
@@ -17,6 +16,7 @@ from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
 from ray_pipeline.chat.memory import Memory
 from ray_pipeline.chat.protocol import Completion, Request
+from ray_pipeline.chat.turns import Turns, Waiting
 from ray_pipeline.deploy.asgi import (
     Header,
     Receive,
@@ -42,19 +42,6 @@ Answer = Callable[[Scope, Receive], Awaitable[Response | Stream]]
 _THREADS = 8
 """Answers that a replica works on at a time; more wait."""
 _LOGGER = logging.getLogger("ray.serve")
-_SILENT_S = 1.0
-"""Of a streamed answer; then its client is told that it waits, and behind how many."""
-
-
-class Waiting(NamedTuple):
-    """Nothing has come yet: so many that came before are not begun, or it is being answered."""
-
-    before: int | None
-
-    def said(self) -> bytes:
-        """A comment of server-sent events, which clients pass over if they know nothing of it."""
-        what = "working" if self.before is None else f"waiting behind {self.before}"
-        return f": {what}\n\n".encode()
 
 
 class ChatEndpoint:
@@ -90,8 +77,7 @@ class ChatEndpoint:
         self._name, self._bot, self._settings = name, bot, settings
         self._gate, self._pages, self._counters = gate, pages, counters
         self._started, self._stopped = started, stopped
-        self._threads = ThreadPoolExecutor(_THREADS, "answer")
-        self._came = self._begun = 0  # they begin in the order in which they came
+        self._turns = Turns(_THREADS)
         self._asked = f"/{name}/v1/chat/completions"
         self._feedback, self._memory = feedback, memory
         self._conversations = f"/{name}/conversations/"
@@ -212,7 +198,7 @@ class ChatEndpoint:
             identity, kept = await asyncio.to_thread(self._memory.taken_up, caller, given, question)
             completion.belongs_to(identity)
             before = before or kept
-        pieces = self._pieces(question, groups, before)
+        pieces = self._turns.taken(partial(self._bot.pieces, question, groups, before))
         if request.stream:
             return Stream(self._streamed(request, question, completion, pieces, done), told)
         async with aclosing(pieces):
@@ -257,47 +243,6 @@ class ChatEndpoint:
             yield b"data: " + failure_response(error, self._asked).body + b"\n\n"
         finally:
             done(status)
-
-    async def _pieces(
-        self, question: str, groups: frozenset[str], before: list[str]
-    ) -> AsyncGenerator[Piece | Waiting]:
-        """The bot's pieces, made in a thread, and in between that there is none yet; it ends soon
-        after nobody takes them any more."""
-        loop, came, left = asyncio.get_running_loop(), asyncio.Queue[Any](), Event()
-        place = self._came
-
-        def begin() -> None:
-            self._begun += 1
-
-        def work() -> None:
-            loop.call_soon_threadsafe(begin)
-            if left.is_set():
-                return
-            try:
-                for piece in self._bot.pieces(question, groups, before, left.is_set):
-                    loop.call_soon_threadsafe(came.put_nowait, piece)
-                    if left.is_set():
-                        break
-                loop.call_soon_threadsafe(came.put_nowait, None)
-            except Exception as error:  # noqa: BLE001 - raised again on the loop
-                loop.call_soon_threadsafe(came.put_nowait, error)
-
-        self._threads.submit(work)
-        self._came += 1
-        try:
-            while True:
-                try:
-                    piece = await asyncio.wait_for(came.get(), _SILENT_S)
-                except TimeoutError:
-                    yield Waiting(place - self._begun if place >= self._begun else None)
-                    continue
-                if piece is None:
-                    return
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-        finally:
-            left.set()
 
 
 def _refusal(error: RequestError | UnavailableError, path: str) -> Response:

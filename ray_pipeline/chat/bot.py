@@ -11,7 +11,7 @@ from upath import UPath
 
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.chat import answer, far, intents, opened, stores
-from ray_pipeline.chat.answer import Asked, Gone, Piece
+from ray_pipeline.chat.answer import Asked, Gone, Piece, nobody_went
 from ray_pipeline.chat.generators import Parts
 from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.protocol import Completion
@@ -69,7 +69,7 @@ class Bot:
         question: str,
         groups: Collection[str],
         before: Sequence[str] = (),
-        gone: Gone = lambda: False,
+        gone: Gone = nobody_went,
     ) -> Iterator[Piece]:
         """The answer to somebody who may read these groups, as it comes, until they are `gone`."""
         yield from self._chain.stream(Asked(question, groups, before, gone))

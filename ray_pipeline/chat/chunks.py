@@ -57,8 +57,7 @@ def read(document: Document, settings: Chat) -> Read:
         parts_of = [(section, cleared(section.blocks)) for section in found]
         found = [section._replace(blocks=kept.blocks) for section, kept in parts_of]
         removed = [sentence for _, kept in parts_of for sentence in kept.removed]
-    if settings.mask:
-        found = [_masked(section, settings.mask) for section in found]
+    found = [_masked(section, settings.mask) for section in found]
     passages = [
         passage
         for number, section in enumerate(found)

@@ -76,9 +76,7 @@ def _passages(number: int, one: Correction, settings: Chat) -> list[Passage]:
     blocks: Sequence[str] = one.answer.split("\n\n")
     if settings.instructions == "drop":
         blocks = cleared(blocks).blocks
-    title = one.question
-    if settings.mask:
-        title, *blocks = recognise.masked((title, *blocks), settings.mask)
+    title, *blocks = recognise.masked((one.question, *blocks), settings.mask)
     made = []
     for place, text in enumerate(parts(blocks, settings.chunks)):
         searched = searched_of([title], text)

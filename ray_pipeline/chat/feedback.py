@@ -56,7 +56,7 @@ class Feedback:
     def __init__(self, folder: UPath, version: str, mask: Sequence[str]) -> None:
         self._folder, self._version, self._mask = folder / log_files.FEEDBACK, version, mask
         self._decode = msgspec.json.Decoder(_Body).decode
-        self._masked([" "])  # what it needs is loaded before somebody waits for it
+        recognise.masked([" "], mask)  # what it needs is loaded before somebody waits for it
 
     def answer(self, body: bytes, by: str, groups: Collection[str]) -> Response:
         """202 for what is kept of somebody who may read `groups`. It writes a file: not for the
@@ -77,14 +77,13 @@ class Feedback:
             raise _wrong(f"expected at most {LONGEST_ANSWER:,} characters", "answer")
         if given.group not in groups:
             raise _wrong(f"expected one of {', '.join(sorted(groups))}", "group")
-        question, answer = self._masked([given.question.strip(), given.answer.strip()])
+        question, answer = recognise.masked(
+            [given.question.strip(), given.answer.strip()], self._mask
+        )
         row = (question, given.good, answer, given.group, self._version, by, time.time())
         columns = {name: [value] for name, value in zip(_SCHEMA.names, row, strict=True)}
         log_files.added(self._folder, pa.table(columns, schema=_SCHEMA), MOST_BYTES, DAYS)
         return json_response({"accepted": 1}, 202)
-
-    def _masked(self, texts: list[str]) -> list[str]:
-        return recognise.masked(texts, self._mask) if self._mask else texts
 
 
 def corrections(folder: UPath) -> list[Correction]:

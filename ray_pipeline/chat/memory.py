@@ -47,7 +47,7 @@ class Memory:
 
     def __init__(self, log: UPath, days: float, mask: Sequence[str] = ()) -> None:
         self._root, self._days, self._mask = log / _FOLDER, days, mask
-        self._masked(" ")  # what it needs is loaded before somebody waits for it
+        recognise.masked([" "], mask)  # what it needs is loaded before somebody waits for it
 
     def taken_up(self, caller: str, given: str, question: str) -> tuple[str, list[str]]:
         """The conversation that a caller goes on with or begins by this question, and what was
@@ -63,11 +63,12 @@ class Memory:
         if given != NEW and not turns:
             raise _unknown()
         before = [json.loads(turn.read_bytes())["question"] for turn in turns]
+        (masked,) = recognise.masked([question], self._mask)
         if place.protocol in LOCAL:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(
             place / f"{time.time_ns():020d}.json",
-            json.dumps({"question": self._masked(question)}).encode(),
+            json.dumps({"question": masked}).encode(),
         )
         for turn in turns[: 1 - LAST_QUESTIONS]:
             turn.unlink(missing_ok=True)
@@ -104,9 +105,6 @@ class Memory:
 
     def _place(self, caller: str, identity: str) -> UPath:
         return self._root / hashlib.sha256(f"{caller} {identity}".encode()).hexdigest()
-
-    def _masked(self, question: str) -> str:
-        return recognise.masked([question], self._mask)[0] if self._mask else question
 
     def _turns(self, place: UPath) -> list[UPath]:
         """The files of a conversation, oldest first, without those that are too old."""

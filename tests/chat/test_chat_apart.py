@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import threading
 import time
@@ -15,7 +14,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import tiny_encoder
 import tiny_gguf
 from pydantic import ValidationError
 
@@ -56,18 +54,13 @@ QUESTION = "How is tea made?"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, site):
     made = tmp_path_factory.mktemp("pantry")
-    tiny_encoder.saved(made / "base")
     tiny_gguf.saved(made / "tiny.gguf", SENTENCE)
-    (made / "pages").mkdir()
-    for name, text in PAGES.items():
-        (made / "pages" / name).write_text(text)
-    (made / "chat.yaml").write_text(JOB.replace("PORT", str(site.port)))
-    return made
+    return site.chat_job(made, JOB, PAGES)
 
 
 @pytest.fixture(scope="module")
 def ran(folder, site):
-    return json.loads(site.command(folder, "run", "chat.yaml", "--json").splitlines()[-1])
+    return site.printed("run", "chat.yaml", "--json", folder=folder)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from browser import browser
 
 from ray_pipeline import bundle, commands_chat
 from ray_pipeline.chat import app as chat_app
-from ray_pipeline.chat import export, feedback, index, judge, stores
+from ray_pipeline.chat import export, feedback, index, judge, stores, turns
 from ray_pipeline.chat.app import ChatEndpoint
 from ray_pipeline.chat.bot import Bot
 from ray_pipeline.chat.feedback import Feedback
@@ -272,7 +272,7 @@ def test_a_streamed_answer_is_the_same(port):
 
 def test_who_waits_is_told_behind_how_many(bot, monkeypatch):
     monkeypatch.setattr(chat_app, "_THREADS", 1)
-    monkeypatch.setattr(chat_app, "_SILENT_S", 0.1)
+    monkeypatch.setattr(turns, "_SILENT_S", 0.1)
     release, answered = threading.Event(), bot.pieces
 
     def pieces(*about):

@@ -83,7 +83,10 @@ def spans(
 
 
 def masked(texts: Sequence[str], entities: Sequence[str], column: str = "") -> list[str]:
-    """The texts with `<ENTITY>` in the place of whatever is found in them."""
+    """The texts with `<ENTITY>` in the place of whatever is found in them. Where nothing is to be
+    found, nothing is loaded to find it."""
+    if not entities:
+        return list(texts)
     return [
         _replaced(text, found)
         for text, found in zip(texts, spans(texts, entities, column), strict=True)
