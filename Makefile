@@ -58,7 +58,6 @@ compare: rivals
 	$(BIN)/python benchmarks/serve.py --bentoml .venv-bentoml/bin/python
 
 chats: .venv/dev
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[gguf]'
 	$(BIN)/python jobs/fetch.py faq minilm smollm2
 	$(BIN)/ray-pipeline run jobs/support.yaml --until export
 	$(BIN)/ray-pipeline run jobs/support.yaml --until export --set name=support_llama \
