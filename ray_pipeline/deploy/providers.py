@@ -10,6 +10,7 @@ from typing import Any, Literal
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+from ray_pipeline.data import onnx_session
 from ray_pipeline.errors import ClusterError
 
 NAMES = {
@@ -107,17 +108,16 @@ def session(
     wanted = NAMES[provider]
     if wanted not in onnxruntime.get_available_providers():
         raise _absent(provider, f"ONNX Runtime {onnxruntime.__version__} was built without it")
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    # A waiting thread would otherwise spin, and take its core from other replicas.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings = onnx_session.settings(threads)
     if not optimize:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     behind = [NAMES[name] for name in BEHIND[provider]]
     opened = onnxruntime.InferenceSession(
-        model, settings, providers=[(wanted, options or {}), *behind], enable_fallback=0
+        model,
+        settings,
+        providers=[(wanted, options or {}), *behind],
+        disabled_optimizers=onnx_session.SLOWER_ON_CPU if provider == "cpu" else (),
+        enable_fallback=0,
     )
     # Where its libraries are missing, a provider is left out with a line in the log.
     if wanted not in opened.get_providers():

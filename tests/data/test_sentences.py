@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,8 +9,8 @@ import pytest
 import tiny_encoder
 from upath import UPath
 
-from ray_pipeline.data import feature_graph, features
-from ray_pipeline.data.encoders import sentences, tokens
+from ray_pipeline.data import feature_graph, features, onnx_export, onnx_session
+from ray_pipeline.data.encoders import pretrained, sentences, tokens
 from ray_pipeline.job import Data
 from ray_pipeline.schema import Column, Schema
 
@@ -80,3 +81,43 @@ def test_rows_without_vectors_have_them_made(base):
     np.testing.assert_allclose(found[:4], by_transformers(base, texts), atol=1e-5)
     np.testing.assert_array_equal(found[4], found[2])
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+def operations(graph):
+    return {node.op_type for node in onnx.load(str(graph)).graph.node}
+
+
+def test_attention_is_written_plainly_and_trained_as_it_was(base):
+    import torch
+
+    backbone = pretrained.backbone(base)
+    before = backbone.config._attn_implementation
+    example = {"tokens": torch.zeros(2, 8, dtype=torch.int64)}
+
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, *inputs):
+            return pretrained.pooled_mean(self.backbone, *inputs)
+
+    onnx_export.graph_of(Pooled(), example, sentences.OPSET)
+    assert before == "sdpa" == backbone.config._attn_implementation
+    assert {"Softmax", "LayerNormalization"} <= operations(sentences.graph_of(base))
+    assert "IsNaN" not in operations(sentences.graph_of(base))
+
+
+@pytest.mark.parametrize("left_out", [(), onnx_session.SLOWER_ON_CPU], ids=["all", "ours"])
+def test_layer_norms_stay_what_is_fast(base, tmp_path, left_out):
+    """ONNX Runtime passes over names of optimizers that it does not know."""
+    settings = onnx_session.settings(1)
+    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(
+        str(sentences.graph_of(base)),
+        settings,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=left_out,
+    )
+    made = operations(settings.optimized_model_filepath)
+    assert ("SkipLayerNormalization" in made) == (not left_out)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from ray_pipeline import files
+from ray_pipeline.data import onnx_session
 from ray_pipeline.data.encoders import tokens
 from ray_pipeline.data.encoders.build import Build
 from ray_pipeline.data.statistics import SentenceStatistics
@@ -82,11 +83,12 @@ def embedding(
     that can."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    on_cpu = providers[0] == "CPUExecutionProvider"
     loaded = onnxruntime.InferenceSession(
-        str(graph or graph_of(column.base)), options, providers=list(providers)
+        str(graph or graph_of(column.base)),
+        onnx_session.settings(threads),
+        providers=list(providers),
+        disabled_optimizers=onnx_session.SLOWER_ON_CPU if on_cpu else (),
     )
 
     def run(columns: dict[str, NDArray[Any]]) -> Vectors:
