@@ -9,10 +9,11 @@ import os
 import time
 from importlib import import_module
 
+import ray
 from ray import serve
 from ray.exceptions import ActorDiedError
 
-from ray_pipeline.deploy import parts, ports, scaling
+from ray_pipeline.deploy import grpc_calls, parts, ports, scaling
 from ray_pipeline.deploy.board import Release
 from ray_pipeline.deploy.example import Request
 from ray_pipeline.deploy.front import FrontReplica, running_replicas
@@ -37,37 +38,65 @@ def serve_port() -> int | None:
     return int(client.http_config.port) if client else None
 
 
-def start(port: int, host: str) -> None:
+def _grpc_port() -> int | None:
+    """The port of the cluster's endpoints for gRPC, or None where Serve has none."""
+    from ray.serve.context import _get_global_client
+
+    told = ray.get(_get_global_client()._controller.get_grpc_config.remote())
+    return int(told.port) if told.grpc_servicer_functions else None
+
+
+def start(settings: Serve) -> None:
     """Start Serve on the cluster, with what answers outside the endpoints, if it is not there.
 
     Raises:
-        ClusterError: the port is taken, or Serve listens on another.
+        ClusterError: a port is taken, or Serve listens on another.
     """
     # Its lines about what it starts are not the caller's, who is told by exception what fails.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    found = serve_port()
-    if found and found != port:
-        raise ClusterError(
-            f"this cluster's endpoints are on port {found} already",
-            expected=f"port {port}, by the job's `serve.port`",
-            hint=f"set serve.port={found}, or `ray-pipeline down` first",
-        )
-    if found:
+    if found := serve_port():
+        _check_ports(settings, found)
         return
-    if "RAY_ADDRESS" not in os.environ and not ports.is_free(port, host):
-        raise ClusterError(
-            f"port {port} is taken by {ports.owner(port)}",
-            expected="a free port for the endpoint",
-            hint="stop that process, or choose another with --set serve.port=…",
-        )
+    for name in ("port", "grpc"):
+        port = getattr(settings, name)
+        if port and "RAY_ADDRESS" not in os.environ and not ports.is_free(port, settings.host):
+            raise ClusterError(
+                f"port {port} is taken by {ports.owner(port)}",
+                expected="a free port for the endpoint",
+                hint=f"stop that process, or choose another with --set serve.{name}=…",
+            )
+    port = settings.port
     try:
-        serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": settings.host, "port": port},
+            grpc_options=grpc_calls.options(settings.grpc) if settings.grpc else None,
+        )
     except (TimeoutError, ActorDiedError) as error:
         raise ClusterError(
             f"Ray Serve's proxy did not start: {error}",
             expected=f"that it listens on port {port} within a minute",
             hint="where the machine is only slow, give the command again: what is done is kept",
         ) from error
+
+
+def _check_ports(settings: Serve, found: int) -> None:
+    """Raises ClusterError: Serve does not listen where the job would have it, and it cannot be
+    told to once it runs."""
+    if found != settings.port:
+        raise ClusterError(
+            f"this cluster's endpoints are on port {found} already",
+            expected=f"port {settings.port}, by the job's `serve.port`",
+            hint=f"set serve.port={found}, or `ray-pipeline down` first",
+        )
+    if settings.grpc and (grpc := _grpc_port()) != settings.grpc:
+        raise ClusterError(
+            f"this cluster's endpoints speak gRPC on port {grpc}"
+            if grpc
+            else "this cluster's endpoints do not speak gRPC",
+            expected=f"port {settings.grpc}, by the job's `serve.grpc`",
+            hint=(f"set serve.grpc={grpc}, or " if grpc else "") + "`ray-pipeline down` first",
+        )
 
 
 def run(release: Release, settings: Serve, gpus: float) -> None:

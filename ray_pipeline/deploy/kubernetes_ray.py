@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ray_pipeline.deploy import declared, fast_path
+from ray_pipeline.deploy import declared, fast_path, grpc_calls
 from ray_pipeline.job import Elastic, Job
 
 Resource = dict[str, Any]
@@ -24,7 +24,7 @@ POD_SECURITY: Resource = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 SECURITY: Resource = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-_SERVE, _METRICS = 8000, 8080
+_SERVE, _GRPC, _METRICS = 8000, 9000, 8080
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,12 @@ def service(site: Site) -> Resource:
             "excludeHeadPodFromServeSvc": True,
             "serveService": {
                 "metadata": {"name": f"{site.name}-serve", "labels": site.labels("service")},
-                "spec": {"ports": [{"name": "serve", "port": _SERVE, "targetPort": _SERVE}]},
+                "spec": {
+                    "ports": [
+                        {"name": name, "port": port, "targetPort": port}
+                        for name, port in _listening(site).items()
+                    ]
+                },
             },
             "serveConfigV2": yaml.safe_dump(serve_config(site), sort_keys=False),
             "rayClusterConfig": {
@@ -171,6 +176,7 @@ def serve_config(site: Site) -> Resource:
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": _SERVE},  # noqa: S104 - inside of a pod
+        **({"grpc_options": grpc_calls.options(_GRPC)} if settings.grpc else {}),
         "applications": [
             {**own, "import_path": f"{module}:model", "deployments": [{**model, **quiet}]},
             {
@@ -247,7 +253,7 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
     if code:
         mounts["job"] = CODE
         volumes.append(code_volume(site, "job"))
-    ports = {"serve": _SERVE, "metrics": _METRICS}
+    ports = {**_listening(site), "metrics": _METRICS}
     ports |= {"gcs": 6379, "dashboard": 8265, "client": 10001} if name == "ray-head" else {}
     container = {
         "name": name,
@@ -268,6 +274,11 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
             "volumes": volumes,
         },
     }
+
+
+def _listening(site: Site) -> dict[str, int]:
+    """The ports that the endpoint answers on, by name."""
+    return {"serve": _SERVE, **({"grpc": _GRPC} if site.job.serve.grpc else {})}
 
 
 def _environment(site: Site, part: str, code: bool) -> list[Resource]:

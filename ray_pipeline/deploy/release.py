@@ -17,6 +17,7 @@ from ray_pipeline.bundle import Bundle
 from ray_pipeline.deploy import (
     application,
     auth,
+    grpc_calls,
     history,
     inference,
     keyring,
@@ -69,6 +70,8 @@ def deploy(
         _check_online(settings.online, opened)
     if settings.apart:
         parts.check(settings.apart, opened)
+    if settings.grpc:
+        grpc_calls.check(opened)
     if settings.log:
         request_log.check(settings.log, opened.manifest)
     if settings.jwt:
@@ -80,7 +83,7 @@ def deploy(
     asked = example_request(opened, name)
     unchanged, phases = _is_live(release), []
     if not unchanged:
-        application.start(settings.port, settings.host)
+        application.start(settings)
         with _tried(release, settings, gpus, asked, action) as phases:
             application.run(release, settings, gpus)
             application.wait_for_answer(release, asked, settings, key)

@@ -20,6 +20,7 @@ from ray_pipeline.deploy.auth import Gate
 from ray_pipeline.deploy.board import Told, board
 from ray_pipeline.deploy.counters import Counters, no_counts
 from ray_pipeline.deploy.example import statistics
+from ray_pipeline.deploy.grpc_calls import Calls
 from ray_pipeline.deploy.guard import guard
 from ray_pipeline.deploy.jobs import Jobs
 from ray_pipeline.deploy.pages import pages
@@ -119,7 +120,7 @@ class Upkeep:
                 _LOGGER.warning("upkeep of %s: %s", self._name, type(error).__name__)
 
 
-class Replica:
+class Replica(Calls):
     """One process that answers for an endpoint.
 
     Args:
@@ -140,7 +141,9 @@ class Replica:
         upkeep = Upkeep(name, counters, gate, keyring_id, digest)
         upkeep.renew()
         self._endpoint = endpoint(name, path, serve, gate=gate, counters=counters, upkeep=upkeep)
-        outcome = tally.outcomes_by(statistics(bundle.opened(path, verify=False)).label)
+        opened = bundle.opened(path, verify=False)
+        self._name, self._manifest = name, opened.manifest
+        outcome = tally.outcomes_by(statistics(opened).label)
         self._split = Split(self._endpoint.predicted, outcome, get_app_handle)
         upkeep.split(self._endpoint, self._split)
         # What was loaded stays: a full collection over it would stop requests for long.

@@ -105,9 +105,10 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
         JobError: two have one name, or the settings are those of one model.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
     """
-    if settings.online or settings.jobs or settings.gpus or settings.log or settings.apart:
+    given = [name for name in _ONE_BUNDLE if getattr(settings, name)]
+    if given:
         raise JobError(
-            "many bundles in one application take no `online`, `jobs`, `log`, `gpus` or `apart`",
+            f"many bundles in one application take no `{given[0]}`",
             where="serve",
             hint="serve such a bundle on its own",
         )
@@ -123,7 +124,7 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
         runtime.check_predicts(one)
     key = auth.key() if settings.auth == "key" else None
     keyring_id = keyring.publish(key) if key else None
-    application.start(settings.port, settings.host)
+    application.start(settings)
     _run(paths, settings, keyring_id, loaded)
     done = []
     for name, one in opened.items():
@@ -133,6 +134,10 @@ def deploy(names: Mapping[str, str], settings: Serve, loaded: int) -> list[dict[
         ray.get(board().released.remote(made))
         done.append({"endpoint": made["url"], "version": made["version"], "name": name})
     return done
+
+
+_ONE_BUNDLE = ("online", "jobs", "log", "gpus", "apart", "grpc")
+"""Settings that are of one bundle."""
 
 
 def _run(paths: Mapping[str, str], settings: Serve, keyring_id: str | None, loaded: int) -> None:

@@ -120,6 +120,12 @@ class Serve(Settings):
         description="The address to listen on; 0.0.0.0 lets other machines in, and is needed on a "
         "cluster of several.",
     )
+    grpc: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="A port for the Open Inference Protocol over gRPC; without it there is none.",
+    )
     auth: Literal["key", "none"] = Field(
         "key", description="Who may call: holders of a key (or of a token, see `jwt`), or all."
     )
@@ -211,6 +217,12 @@ class Serve(Settings):
         description="Decimals of a probability and significant digits of a value that callers "
         "get; the fewer, the more requests it takes to copy the model. All of them if not given.",
     )
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Serve:
+        if self.grpc == self.port:
+            raise ValueError("`grpc` must be another port than `port`")
+        return self
 
     @model_validator(mode="after")
     def _tokens_have_a_gate(self) -> Serve:
