@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ray_pipeline.deploy.app import Endpoint
 
-SERVICES = "tritonclient.grpc.service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
-"""What registers the protocol's calls with a server."""
 _CODES = {
     **dict.fromkeys((400, 413, 415, 422), grpc.StatusCode.INVALID_ARGUMENT),
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -37,7 +35,11 @@ _PASSED_ON = (b"retry-after",)
 def options(port: int) -> dict[str, Any]:
     """What Ray Serve is started with to listen there."""
     # Who may not call is not to be told what could be called.
-    return {"port": port, "grpc_servicer_functions": [SERVICES], "enable_reflection": False}
+    return {
+        "port": port,
+        "grpc_servicer_functions": [f"{grpc_messages.__name__}.registered"],
+        "enable_reflection": False,
+    }
 
 
 def check(opened: Bundle) -> None:

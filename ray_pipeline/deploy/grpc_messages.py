@@ -8,6 +8,7 @@ https://github.com/open-inference/open-inference-protocol/blob/main/specificatio
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,18 @@ _LISTS = {
 def messages() -> Any:
     """The module of the protocol's messages. Raises DataError: the extra is not installed."""
     return library("tritonclient.grpc.service_pb2", EXTRA)
+
+
+def registered(servicer: Any, server: Any) -> None:
+    """Register the protocol's calls with a server, as Ray Serve's proxies and replicas do.
+
+    Where no replica is known to HAProxy, as before the first of an endpoint, Serve's own proxy
+    takes a request and hands it to a replica pickled. The messages' classes say that they are of a
+    module `grpc_service_pb2`, which is nowhere to be found.
+    """
+    sys.modules.setdefault("grpc_service_pb2", messages())
+    services = library("tritonclient.grpc.service_pb2_grpc", EXTRA)
+    services.add_GRPCInferenceServiceServicer_to_server(servicer, server)
 
 
 def request(asked: Any) -> tuple[bytes, list[Header]]:

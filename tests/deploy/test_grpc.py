@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import grpc
@@ -10,10 +12,11 @@ import pytest
 import tritonclient.grpc
 from sites import Site
 from tritonclient.grpc import service_pb2 as messages
+from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from ray_pipeline import __version__
-from ray_pipeline.deploy import grpc_calls
+from ray_pipeline.deploy import grpc_calls, grpc_messages
 from ray_pipeline.deploy.example import example_row
 from ray_pipeline.deploy.inference import DATATYPES
 from ray_pipeline.deploy.ports import free_ports
@@ -182,6 +185,14 @@ def test_who_has_no_key_is_refused(live, client, classifier, rows):
         client.infer("model", inputs, headers={**TO, "x-api-key": "rp_wrong"})
     with pytest.raises(InferenceServerException, match=r"Application metadata"):
         client.infer("model", inputs, headers={"x-api-key": live.key})
+
+
+def test_messages_travel_between_processes():
+    """As from Serve's own proxy to a replica."""
+    servicer = service_pb2_grpc.GRPCInferenceServiceServicer()
+    grpc_messages.registered(servicer, grpc.server(ThreadPoolExecutor(1)))
+    asked = messages.ModelReadyRequest(name="model")
+    assert pickle.loads(pickle.dumps(asked)) == asked
 
 
 def test_a_port_that_serve_does_not_listen_on_is_refused(live, classifier):
