@@ -11,10 +11,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray._common.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
 from ray_pipeline import cli
-from ray_pipeline.deploy import fast_path
+from ray_pipeline.deploy import fast_path, grpc_messages
 
 KUBERNETES = "1.33"
 CRDS = json.loads((Path(__file__).parent / "kuberay.json").read_text())
@@ -25,7 +26,7 @@ storage: s3://bucket/storage
 data: {source: {url: "postgresql://me:${SHOP_PASSWORD}@db/shop", table: rows}, label: left}
 model: {name: "my_net.wide:network"}
 train: {workers: {min: 2, max: 6}, cpus: 2}
-serve: {replicas: {min: 2, max: 9}, cpus: 1, metrics: key}
+serve: {replicas: {min: 2, max: 9}, cpus: 1, metrics: key, grpc: 9001}
 """
 
 WATCHED = """
@@ -147,6 +148,22 @@ def test_serve_takes_its_configuration(resources):
     assert (endpoint.name, endpoint.route_prefix) == ("shop_floor", "/shop_floor")
     assert front.route_prefix == "/"
     assert endpoint.args["bundle"].startswith("s3://bucket/")
+    (registers,) = config.grpc_options.grpc_servicer_functions
+    assert import_attr(registers) is grpc_messages.registered
+
+
+def test_grpc_is_let_in_where_serve_listens_for_it(resources):
+    service = resources["service/rayservice.yaml"]["spec"]
+    port = yaml.safe_load(service["serveConfigV2"])["grpc_options"]["port"]
+    assert {"name": "grpc", "port": port, "targetPort": port} in service["serveService"]["spec"][
+        "ports"
+    ]
+    for template in pods(service["rayClusterConfig"]):
+        (container,) = template["spec"]["containers"]
+        assert {"name": "grpc", "containerPort": port} in container["ports"]
+    rules = resources["service/networkpolicy.yaml"]["spec"]["ingress"]
+    to_all = [one["port"] for rule in rules if "from" not in rule for one in rule["ports"]]
+    assert port in to_all
 
 
 def test_pods_are_as_many_as_the_job_asks_for(resources):
