@@ -56,8 +56,17 @@ def division(tokenizer: Any) -> str | None:
         return None
     if model["byte_fallback"] or model["dropout"]:
         return None
-    found = described["pre_tokenizer"], model["ignore_merges"]
+    found = _told(described["pre_tokenizer"]), model["ignore_merges"]
     return next((name for name, known in _DIVISIONS.items() if known == found), None)
+
+
+def _told(division: Any) -> Any:
+    """How texts are divided, but for where in its text a piece is then said to stand."""
+
+    def alike(part: dict[str, Any]) -> dict[str, Any]:
+        return {key: value or key == "trim_offsets" for key, value in part.items()}
+
+    return json.loads(json.dumps(division), object_hook=alike)
 
 
 def add(writer: Any, tokenizer: Any, size: int) -> None:

@@ -93,7 +93,7 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
 
 
 def converters() -> dict[str, str | None]:
-    """The versions of the packages that write GGUF files and read them; None where there is none."""
+    """The versions of the packages that write GGUF files and read them; None if not installed."""
     return {package: _version(package) for package in ("gguf", "xllamacpp")}
 
 
@@ -104,9 +104,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _in_one_file(
-    network: nn.Module, folder: Path, path: Path, rows: Matrices
-) -> dict[str, Any]:
+def _in_one_file(network: nn.Module, folder: Path, path: Path, rows: Matrices) -> dict[str, Any]:
     """Write the model in `folder` to `path` for llama.cpp: how far what that reads is from the
     network, or why it is `left_out` of the bundle."""
     absent = [package for package, found in converters().items() if found is None]
