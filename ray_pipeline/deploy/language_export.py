@@ -104,14 +104,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _in_one_file(network: nn.Module, folder: Path, path: Path, rows: Matrices) -> dict[str, Any]:
+def _in_one_file(network: Any, folder: Path, path: Path, rows: Matrices) -> dict[str, Any]:
     """Write the model in `folder` to `path` for llama.cpp: how far what that reads is from the
     network, or why it is `left_out` of the bundle."""
     absent = [package for package, found in converters().items() if found is None]
     if absent:
         needed = f"{' and '.join(absent)} not installed"
         return {"left_out": f"{needed}: pip install 'ray-pipeline[gguf]', and run it again"}
-    config: Any = network.backbone.config
+    config = network.backbone.config
     tokenizer = chat.tokenizer_of(str(folder))
     if reason := gguf_file.unfit(config, tokenizer):
         return {"left_out": reason}
