@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -59,9 +61,9 @@ class Reader:
         return list(self._told("/tokenize", asked)["tokens"])
 
     def prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        """The tokens of a chat that an answer is wanted to."""
-        text = self._told("/apply-template", {"messages": messages})["prompt"]
-        return self.tokens(text, whole=True)
+        """The tokens of a chat that an answer is wanted to; none if it cannot read the template."""
+        text = self._told("/apply-template", {"messages": messages}).get("prompt", "")
+        return self.tokens(text, whole=True) if text else []
 
     def loss(self, before: Sequence[int], token: int) -> float | None:
         """How little it expects `token` after those `before`: minus the logarithm of its
@@ -82,13 +84,13 @@ class Reader:
         return -float(said["content"][0]["logprob"])
 
     def _told(self, route: str, asked: dict[str, Any]) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - its own address
-            self._server.listening_address + route,
-            json.dumps(asked).encode(),
-            {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            return json.load(answer)
+        place = urlsplit(self._server.listening_address)
+        told = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        # Not by urllib, which would ask a proxy of the environment.
+        connection = HTTPConnection(str(place.hostname), place.port, timeout=60)
+        with closing(connection):
+            connection.request("POST", route, json.dumps(asked), told)
+            return json.load(connection.getresponse())
 
 
 def compared(path: Path, network: Any, tokenizer: Any, rows: Matrices) -> dict[str, Any]:

@@ -146,6 +146,12 @@ def test_a_file_with_another_template_is_refused(tmp_path, tokenizer):
     assert "writes a chat" in found["left_out"]
 
 
+def test_a_file_whose_template_llama_cpp_cannot_read_is_refused(tmp_path):
+    tokenizer = tokenizer_of("smollm", TEMPLATE.replace("['role']", "['role'].casefold()"))
+    found = compared(tmp_path, network_in(tmp_path, tokenizer), tokenizer)
+    assert "left_out" in found
+
+
 def test_a_file_whose_heads_are_not_turned_is_refused(tmp_path, tokenizer, monkeypatch):
     network = network_in(tmp_path, tokenizer)
     monkeypatch.setattr(gguf_file, "_TURNED", "")
