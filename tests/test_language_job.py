@@ -107,23 +107,36 @@ def test_its_bundle_is_a_folder_for_servers_of_language_models(ran):
     assert tokenizer.decode(said[0, tokens["input_ids"].shape[1] :]).startswith("R")  # Run, Read
 
 
+def said_for_sure(network, tokenizer, messages):
+    """The likeliest answer, and how much likelier each of its tokens is at least than another."""
+    read = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    said = network.generate(
+        **read, max_new_tokens=16, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    answer = said.sequences[0, read["input_ids"].shape[1] :]
+    best = [logits[0].topk(2).values for logits in said.logits]
+    margin = min(float(first - second) for first, second in best)
+    return tokenizer.decode(answer, skip_special_tokens=True), margin
+
+
 def test_its_gguf_file_says_in_a_chatbot_what_the_network_says(ran):
     opened = bundle.opened(ran["bundle"])
     told = opened.manifest.parity["gguf"]
-    assert told["rows"] > 5
-    assert told["max_difference"] <= gguf_check.MAX_DIFFERENCE
+    assert told["tokens"] == gguf_check.COMPARED_TOKENS
+    assert told["difference"] <= gguf_check.MAX_DIFFERENCE
     assert "llama-server -m model.gguf" in (opened.path / "README.md").read_text()
     network = AutoModelForCausalLM.from_pretrained(opened.path / "model")
     tokenizer = AutoTokenizer.from_pretrained(opened.path / "model")
     settings = Generate(by="llama", model="model.gguf", tokens=16, first_s=60)
     write = generators.llama(generators.Parts(settings, None, opened.path / "model.gguf"))
-    for question in tiny_language.asked(3, seed=1)[0]:
+    compared = 0
+    for question in tiny_language.asked(40)[0]:
         asked = json.loads(tiny_language.transcript(question))
-        read = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
-        said = network.generate(**read, max_new_tokens=16, do_sample=False)
-        expected = tokenizer.decode(said[0, read["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert expected
-        assert "".join(write(generators.Prompt(question, [], asked))) == expected
+        expected, margin = said_for_sure(network, tokenizer, asked)
+        if margin > 0.4:  # in 8 bits, choices that are closer may be others
+            assert "".join(write(generators.Prompt(question, [], asked))) == expected
+            compared += 1
+    assert compared > 3
 
 
 def test_where_no_gguf_file_can_be_made_the_bundle_says_why(ran, folder, monkeypatch):
