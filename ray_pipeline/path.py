@@ -265,6 +265,7 @@ def _language(
 ) -> Generator[Stage, None, None]:
     """The bundle of a language model. It has no endpoint: it does not predict rows."""
     named = (run.job.name, lineage)
-    yield (exported := run.stage("export", language_export.write, *made, *named))
+    tools = language_export.converters()
+    yield (exported := run.stage("export", language_export.write, *made, *named, depends=tools))
     bundle = export.published(exported.path, run.root / "bundles" / exported.digest)
     run.record["bundle"] = str(bundle)

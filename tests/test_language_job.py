@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from upath import UPath
 
 from ray_pipeline import bundle, jobfile, pipeline
-from ray_pipeline.deploy import release, runtime
+from ray_pipeline.chat import generators
+from ray_pipeline.deploy import gguf_check, language_export, release, runtime
 from ray_pipeline.errors import BundleError, GateRefused
 from ray_pipeline.job import Serve
+from ray_pipeline.job.chat import Generate
 from ray_pipeline.model import plan
 
 sys.path.append(str(Path(__file__).parents[1] / "jobs"))
@@ -103,6 +105,50 @@ def test_its_bundle_is_a_folder_for_servers_of_language_models(ran):
     tokens = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
     said = network.generate(**tokens, max_new_tokens=5, do_sample=False)
     assert tokenizer.decode(said[0, tokens["input_ids"].shape[1] :]).startswith("R")  # Run, Read
+
+
+def said_for_sure(network, tokenizer, messages):
+    """The likeliest answer, and how much likelier each of its tokens is at least than another."""
+    read = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
+    said = network.generate(
+        **read, max_new_tokens=16, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    answer = said.sequences[0, read["input_ids"].shape[1] :]
+    best = [logits[0].topk(2).values for logits in said.logits]
+    margin = min(float(first - second) for first, second in best)
+    return tokenizer.decode(answer, skip_special_tokens=True), margin
+
+
+def test_its_gguf_file_says_in_a_chatbot_what_the_network_says(ran):
+    opened = bundle.opened(ran["bundle"])
+    told = opened.manifest.parity["gguf"]
+    assert told["tokens"] == gguf_check.COMPARED_TOKENS
+    assert told["difference"] <= gguf_check.MAX_DIFFERENCE
+    assert "llama-server -m model.gguf" in (opened.path / "README.md").read_text()
+    network = AutoModelForCausalLM.from_pretrained(opened.path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(opened.path / "model")
+    settings = Generate(by="llama", model="model.gguf", tokens=16, first_s=60)
+    write = generators.llama(generators.Parts(settings, None, opened.path / "model.gguf"))
+    compared = 0
+    for question in tiny_language.asked(40)[0]:
+        asked = json.loads(tiny_language.transcript(question))
+        expected, margin = said_for_sure(network, tokenizer, asked)
+        if margin > 0.4:  # in 8 bits, choices that are closer may be others
+            assert "".join(write(generators.Prompt(question, [], asked))) == expected
+            compared += 1
+    assert compared > 3
+
+
+def test_where_no_gguf_file_can_be_made_the_bundle_says_why(ran, folder, monkeypatch):
+    monkeypatch.setattr(language_export, "converters", lambda: {"gguf": None, "xllamacpp": "1"})
+    again = pipeline.run(jobfile.read(folder / "job.yaml", []), Quiet())
+    export = again["stages"][-1]
+    assert not export["cached"]  # what is installed is part of what it is made from
+    assert export["record"]["headline"].startswith("no model.gguf: gguf not installed: pip install")
+    opened = bundle.opened(again["bundle"])
+    assert "model.gguf" not in opened.manifest.files
+    assert "model/model.safetensors" in opened.manifest.files
+    assert "no `model.gguf` for llama.cpp: gguf not" in (opened.path / "README.md").read_text()
 
 
 def test_it_has_no_endpoint_and_predicts_no_rows(ran):

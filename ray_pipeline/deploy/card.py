@@ -154,7 +154,7 @@ def _facts(manifest: Manifest) -> str:
 
 def _usage(manifest: Manifest) -> str:
     if manifest.task == "generation":
-        return _LANGUAGE_USAGE
+        return _language_usage(manifest.parity["gguf"].get("left_out"))
     return f"""```sh
 ray-pipeline deploy . --name {manifest.name}
 ray-pipeline predict . rows.csv -o predictions.parquet
@@ -194,6 +194,12 @@ def _outputs(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
+def _language_usage(left_out: str | None) -> str:
+    """How a language model is used, in one file for llama.cpp as well unless that is left out."""
+    one_file = f"There is no `model.gguf` for llama.cpp: {left_out}." if left_out else _GGUF_USAGE
+    return f"{_LANGUAGE_USAGE}\n\n{one_file}"
+
+
 _LANGUAGE_USAGE = """The folder `model` is as the Hugging Face libraries and servers of language \
 models want it: weights in safetensors, LoRA's additions merged into them, and the tokenizer.
 
@@ -206,4 +212,10 @@ tokenizer = AutoTokenizer.from_pretrained("model")
 
 ```sh
 vllm serve model
+```"""
+_GGUF_USAGE = """`model.gguf` is the same in 8 bits, with the tokenizer and the chat template, for \
+llama.cpp on a CPU, and for chatbots: `chat.generate: {by: llama, model: model.gguf}`.
+
+```sh
+llama-server -m model.gguf
 ```"""

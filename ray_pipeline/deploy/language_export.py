@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from ray_pipeline.data import features as prepared
 from ray_pipeline.data.encoders import chat, pretrained
 from ray_pipeline.data.matrices import PADDING, Matrices
 from ray_pipeline.data.statistics import ChatStatistics
-from ray_pipeline.deploy import card
+from ray_pipeline.deploy import card, gguf_check, gguf_file
 from ray_pipeline.errors import GateRefused
 from ray_pipeline.model import batches, train
 from ray_pipeline.model.language_judgement import token_sums
 from ray_pipeline.schema import Schema
 
 FOLDER = "model"
+ONE_FILE = "model.gguf"
 COMPARED_ROWS = 64
 MAX_DIFFERENCE = 1e-3
 """Largest difference of a row's mean loss that is rounding."""
@@ -44,7 +46,9 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
     """Write the bundle of the language model in `trained` to `out/bundle`.
 
     Its folder `model` has config.json, model.safetensors (LoRA's additions in the weights) and the
-    tokenizer. The record says how far what transformers reads back is from the network.
+    tokenizer; `model.gguf` is the same in 8 bits for llama.cpp, where it can be made. The record
+    says how far what transformers and llama.cpp read is from the network, or why llama.cpp has no
+    file.
 
     Raises:
         GateRefused: what was written foretells answers in another way than the network.
@@ -56,8 +60,12 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         folder = Path(scratch) / FOLDER
         _save(network, statistics.chat, folder)
         parity = _parity(network, folder, held_out)
+        _refuse_if_apart(parity)
+        one_file = Path(scratch) / ONE_FILE
+        parity["gguf"] = _in_one_file(network, folder, one_file, held_out)
         content = {f"{FOLDER}/{path.name}": path.read_bytes() for path in folder.iterdir()}
-    _refuse_if_apart(parity)
+        if not (left_out := parity["gguf"].get("left_out")):
+            content[ONE_FILE] = one_file.read_bytes()
     manifest = Manifest(
         name=name,
         version=out.name.rpartition("-")[2],
@@ -79,8 +87,36 @@ def write(  # noqa: PLR0917 - a stage's inputs come by position
         "rows_out": len(held_out["label"]),
         "version": manifest.version,
         "parity": parity,
+        "headline": f"no {ONE_FILE}: {left_out}" if left_out else f"with {ONE_FILE}",
         "bytes": {file: len(data) for file, data in content.items()},
     }
+
+
+def converters() -> dict[str, str | None]:
+    """The versions of the packages that write GGUF files and read them; None if not installed."""
+    return {package: _version(package) for package in ("gguf", "xllamacpp")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _in_one_file(network: Any, folder: Path, path: Path, rows: Matrices) -> dict[str, Any]:
+    """Write the model in `folder` to `path` for llama.cpp: how far what that reads is from the
+    network, or why it is `left_out` of the bundle."""
+    absent = [package for package, found in converters().items() if found is None]
+    if absent:
+        needed = f"{' and '.join(absent)} not installed"
+        return {"left_out": f"{needed}: pip install 'ray-pipeline[gguf]', and run it again"}
+    config = network.backbone.config
+    tokenizer = chat.tokenizer_of(str(folder))
+    if reason := gguf_file.unfit(config, tokenizer):
+        return {"left_out": reason}
+    gguf_file.written(folder, config, tokenizer, path)
+    return gguf_check.compared(path, network, tokenizer, rows)
 
 
 def _save(network: nn.Module, column: ChatStatistics, folder: Path) -> None:
