@@ -37,7 +37,8 @@ chat:
     model: maker/writer-1b
     engine: {gpu_memory_utilization: 0.8}
     tokens: 64
-    first_s: 3
+    first_s: 12
+    within_s: 600
   judge: {confidence: 0.0}
 evaluate: {bootstrap: 0}
 serve:

@@ -45,6 +45,7 @@ class Engine(LLMEngine):
         for word in SENTENCE.split() if "broken" not in question else ():
             yield _event({"choices": [{"delta": {"content": f"{word} "}}]})
         if "unfinished" in question:
+            yield _event({"choices": [{"delta": {"content": "The"}}]})  # so that it is a sentence
             await self._waited()
         yield _event({"choices": [], "usage": {"completion_tokens": 5}})
         yield "data: [DONE]\n\n"
