@@ -108,7 +108,7 @@ def _unjudged(generate: Generate) -> dict[str, Any]:
 
 
 def _model_name(generate: Generate) -> str | None:
-    return Path(generate.model).name if generate.by == "llama" else generate.model
+    return Path(str(generate.model)).name if generate.by == "llama" else generate.model
 
 
 def _model(settings: Chat) -> dict[str, bytes]:

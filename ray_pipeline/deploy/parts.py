@@ -64,7 +64,8 @@ def check(apart: Apart | None, opened: Bundle) -> None:
 def ready(job: Job) -> None:
     """Raises JobError: what the job's chatbot needs besides its bundle is not there."""
     if job.chat and job.chat.generate.by == "vllm":
-        vllm.check(job.serve.apart and job.serve.apart.generator, job.chat.generate)
+        apart = job.serve.apart
+        vllm.check(apart.generator if apart else None, job.chat.generate)
 
 
 def applications(path: str, settings: Serve) -> dict[str, serve.Application]:

@@ -91,7 +91,7 @@ def _config(part: Part, generate: Generate, deployment: dict[str, Any]) -> LLMCo
 def _deployment(part: Part, settings: Serve) -> dict[str, Any]:
     """Ray Serve's options. The GPUs are not among them: Ray puts one into each bundle of the
     replica's placement group, beside these CPUs in the first."""
-    free = ray.available_resources().get("GPU", 0)
+    free = ray.available_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     return {
         "autoscaling_config": scaling.bounds(settings, part.replicas, _TARGET),
         "max_ongoing_requests": _MOST,
