@@ -28,13 +28,17 @@ def run(options: argparse.Namespace) -> None:
 
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
-    from ray_pipeline import costs, jobfile, pipeline
+    from ray_pipeline import cluster, costs, jobfile, pipeline
     from ray_pipeline.chat import documents
     from ray_pipeline.data import collect
+    from ray_pipeline.deploy import parts
     from ray_pipeline.model import plan
 
     job = jobfile.read(options.job, options.set)
     if job.chat is not None:
+        if job.chat.generate.by == "vllm" and (os.environ.get("RAY_ADDRESS") or cluster.record()):
+            cluster.connect(start=False)  # its GPUs count
+        parts.ready(job)
         files = documents.found(job.data.source, job.chat.access)
         lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
         told = [{"name": file.name, "group": file.group} for file in files]

@@ -280,6 +280,8 @@ def _chat_placed(chat: Chat, folder: Path) -> Chat:
     generate, judged = chat.generate, ("unanswerable", "paraphrases", "attacks")
     if generate.by == "llama" and generate.model:
         generate = generate.model_copy(update={"model": _absolute(generate.model, folder)})
+    if generate.by == "vllm" and generate.model:
+        generate = generate.model_copy(update={"model": _base(generate.model, folder)})
     files = {name: getattr(chat.judge, name) for name in judged}
     intents = chat.intents and chat.intents.model_copy(
         update={"examples": _absolute(chat.intents.examples, folder)}

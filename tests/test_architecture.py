@@ -91,6 +91,7 @@ EXTRAS = (
     *("deepspeed", "selectolax", "pypdfium2", "av", "deltalake", "pyiceberg", "lance", "s3fs"),
     *("pymysql", "adbc_driver_postgresql", "redis", "pymongo", "crowdkit", "presidio_analyzer"),
     *("rapidfuzz", "pint", "datasketch", "py3langid", "jwt", "python_calamine", "gguf"),
+    "vllm",
 )
 """Modules that only extras install."""
 

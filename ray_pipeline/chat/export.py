@@ -17,7 +17,7 @@ from ray_pipeline.chat.opened import ENCODER, GRAPH, MODEL, SETTINGS
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Chat
-from ray_pipeline.job.chat import Intents
+from ray_pipeline.job.chat import Generate, Intents
 from ray_pipeline.schema import Column, Schema
 
 _FILES = ("unanswerable", "paraphrases", "attacks")
@@ -53,7 +53,7 @@ def write(
             "retrieve": settings.retrieve.model_copy(update={"weight": record["weight"]}),
             "generate": generate.model_copy(update={"model": _model_name(generate)}),
             "intents": _unplaced(settings.intents),
-            "judge": settings.judge.model_copy(update=dict.fromkeys(_FILES)),
+            "judge": settings.judge.model_copy(update=_unjudged(generate)),
         }
     )
     content = {
@@ -76,6 +76,7 @@ def write(
         model_file=GRAPH,
         metrics=record["metrics"],
         lineage=lineage,
+        model=_elsewhere(generate),
         base_model=about.base,
     )
     content["README.md"] = _readme(manifest, settings).encode()
@@ -88,6 +89,11 @@ def write(
     }
 
 
+def _elsewhere(generate: Generate) -> dict[str, Any]:
+    """The language model that answers and is not in the bundle; nothing of others."""
+    return {"generator": generate.model} if generate.by == "vllm" else {}
+
+
 def _index(made: UPath) -> Iterator[tuple[str, bytes]]:
     """The index, or where it is."""
     root = str(made).rstrip("/") + "/"
@@ -96,8 +102,13 @@ def _index(made: UPath) -> Iterator[tuple[str, bytes]]:
             yield str(path).removeprefix(root), path.read_bytes()
 
 
-def _model_name(generate: Any) -> str | None:
-    return Path(generate.model).name if generate.by == "llama" else generate.model
+def _unjudged(generate: Generate) -> dict[str, Any]:
+    """What changes in `judge` without its files; answers of `vllm` were not judged at all."""
+    return dict.fromkeys(_FILES) | ({"answers": 0} if generate.by == "vllm" else {})
+
+
+def _model_name(generate: Generate) -> str | None:
+    return Path(str(generate.model)).name if generate.by == "llama" else generate.model
 
 
 def _model(settings: Chat) -> dict[str, bytes]:
@@ -124,6 +135,10 @@ def _unplaced(told: Intents | None) -> Intents | None:
     return told and told.model_copy(update={"examples": Path(told.examples).name})
 
 
+def _by(generate: Generate) -> str:
+    return f"{generate.model}, in vLLM" if generate.by == "vllm" else generate.by
+
+
 def _readme(manifest: Manifest, settings: Chat) -> str:
     shown = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
     figures = "".join(
@@ -135,7 +150,7 @@ def _readme(manifest: Manifest, settings: Chat) -> str:
     return (
         f"# {manifest.name}, version {manifest.version}\n\n"
         f"A chatbot that answers from documents: passages in {place}, found by "
-        f"{settings.retrieve.by}, put into words by {settings.generate.by}. Encoder: "
+        f"{settings.retrieve.by}, put into words by {_by(settings.generate)}. Encoder: "
         f"{manifest.base_model}. Nothing in this folder is executable.\n\n"
         + (f"| figure | value |\n| --- | --- |\n{figures}" if figures else "")
     )

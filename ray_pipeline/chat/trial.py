@@ -46,7 +46,8 @@ def tried(
     """
     judge, metrics, findings = bot.settings.judge, dict[str, Any](), list[dict[str, Any]]()
     attempts = attacks.read(judge.attacks)
-    asked = _evenly(list(right), judge.answers)
+    # The model of `vllm` has no replica yet, and the job names no attacks then.
+    asked = _evenly(list(right), 0 if bot.settings.generate.by == "vllm" else judge.answers)
     if not asked and not attempts:
         return metrics, findings
     embed = embedding(index.encoder_of(bot.settings))
