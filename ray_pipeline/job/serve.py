@@ -43,7 +43,7 @@ class Part(Settings):
     @property
     def whole_gpus(self) -> int:
         """The GPUs of a replica, or 0 if they are none or not whole ones."""
-        return int(self.gpus) if self.gpus.is_integer() else 0
+        return int(self.gpus) if self.gpus == int(self.gpus) else 0
 
 
 class Apart(Settings):
