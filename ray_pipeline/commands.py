@@ -29,12 +29,13 @@ def run(options: argparse.Namespace) -> None:
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
     from ray_pipeline import costs, jobfile, pipeline
-    from ray_pipeline.chat import documents
+    from ray_pipeline.chat import documents, rerank
     from ray_pipeline.data import collect
     from ray_pipeline.model import plan
 
     job = jobfile.read(options.job, options.set)
     if job.chat is not None:
+        rerank.check(job.chat.retrieve)
         files = documents.found(job.data.source, job.chat.access)
         lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
         told = [{"name": file.name, "group": file.group} for file in files]

@@ -27,7 +27,29 @@ def causal(base: str) -> Any:
     return _loaded("AutoModelForCausalLM", base)
 
 
-def _loaded(kind: str, base: str) -> Any:
+def scoring(base: str, where: str) -> Any:
+    """As `backbone`, the cross-encoder that reads two texts together and says one number of them;
+    the job names it at `where`.
+
+    Raises:
+        JobError: as `backbone`, or it says more than one number, or has no weights to say it by.
+    """
+    network, told = _loaded(
+        "AutoModelForSequenceClassification", base, where, output_loading_info=True
+    )
+    outputs, missing = network.config.num_labels, sorted(told["missing_keys"])
+    if missing or outputs != 1:
+        fault = f"lacks the weights `{missing[0]}`" if missing else f"has {outputs} outputs"
+        raise JobError(
+            f"`{base}` is no cross-encoder: it {fault}",
+            where=where,
+            expected="a model for sequence classification with one output, such as "
+            "cross-encoder/ms-marco-MiniLM-L6-v2",
+        )
+    return network
+
+
+def _loaded(kind: str, base: str, where: str = "model.base", **more: Any) -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
@@ -36,12 +58,12 @@ def _loaded(kind: str, base: str) -> Any:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return getattr(transformers, kind).from_pretrained(
-            base, local_files_only=local, use_safetensors=True, dtype=float32
+            base, local_files_only=local, use_safetensors=True, dtype=float32, **more
         )
     except (OSError, ValueError) as error:
         raise JobError(
             f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
-            where="model.base",
+            where=where,
             expected="a folder or a hub's id with config.json and model.safetensors",
         ) from error
 
