@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def scoring(base: str, where: str) -> Any:
             "cross-encoder/ms-marco-MiniLM-L6-v2",
         )
     return network
+
+
+def reads_types(network: Any, base: str) -> bool:
+    """Whether a model of `scoring` is told which of both texts each token is of: its tokenizer
+    says so, and it listens."""
+    from transformers import AutoTokenizer
+
+    told = AutoTokenizer.from_pretrained(base, local_files_only=Path(base).is_dir())
+    name = "token_type_ids"
+    return name in told.model_input_names and name in inspect.signature(network.forward).parameters
 
 
 def _loaded(kind: str, base: str, where: str = "model.base", **more: Any) -> Any:
