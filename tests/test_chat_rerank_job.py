@@ -87,7 +87,8 @@ def test_what_it_brings_is_judged(ran):
     assert set(metrics["gain"]) == {"hybrid", "bm25", "fragments", "vectors"}
     assert metrics["paraphrases"]["reranked"]["recall_at_1"] == 1
     assert metrics["answers"]["questions"] == 2
-    shown = next(one for one in ran["findings"] if one["title"] == "What is found")
+    judged = next(stage["record"] for stage in ran["stages"] if stage["name"] == "judge")
+    shown = next(one for one in judged["findings"] if one["title"] == "What is found")
     assert [row[0] for row in shown["tables"][0]["rows"]] == [
         "reranked", "hybrid", "bm25", "fragments", "vectors",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import tiny_encoder
 import torch
 from upath import UPath
 
-from ray_pipeline import cli
+from ray_pipeline import cli, jobfile, pipeline
 from ray_pipeline.chat import lance, rerank
 from ray_pipeline.chat.chunks import Passage, digest_of
 from ray_pipeline.chat.corrections import DOCUMENT
@@ -23,6 +23,11 @@ from ray_pipeline.job.chat import Rerank, Retrieve
 WORDS = ("tea", "milk", "hot", "water", "cows", "coffee", "beans", "cup", "secret", "spoon")
 QUESTION = "hot tea with milk"
 TEXTS = ["cows milk", "", "hot tea hot tea milk", "coffee beans " * 60, "tea " * 100, "cup"]
+
+
+class Quiet:
+    def __getattr__(self, name: str):
+        return lambda *arguments, **settings: None
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +68,15 @@ def test_scores_are_those_of_transformers(cross, question):
     made = scored(cross, question, TEXTS)
     assert made == pytest.approx(by_transformers(cross, question, TEXTS, 64), abs=1e-4)
     if question == QUESTION:
-        assert np.argmax(made) == 2
-        assert made[0] > made[3] == pytest.approx(made[5])
+        assert np.argsort(-made, kind="stable")[:3].tolist() == [4, 2, 0]
     assert scored(cross, question, []).shape == (0,)
 
 
-def test_a_family_that_knows_no_types_is_not_told_any(models):
+def test_a_family_that_knows_no_types_is_not_told_any(models, cross):
     base = tiny_cross.saved(models / "untyped", WORDS, typed=False)
     expected = by_transformers(base, QUESTION, TEXTS, 64)
     assert scored(base, QUESTION, TEXTS) == pytest.approx(expected, abs=1e-4)
-    assert np.ptp(expected) < 1  # what it was set to count is of two texts
+    assert np.abs(scored(cross, QUESTION, TEXTS) - expected).max() > 0.1
 
 
 def test_the_passage_is_cut_and_of_a_question_never_the_beginning(cross):
@@ -155,7 +159,7 @@ def test_what_one_may_not_read_is_not_read_by_it_either(searched, cross):
 
 def test_a_correction_is_the_answer_whatever_it_scores(searched, cross):
     finds = retriever(searched, cross)
-    for question, sections in (("Hot tea, with milk?", [5]), ("hot cows", [0, 1])):
+    for question, sections in (("Hot tea, with milk?", [5]), ("hot cows", [1])):
         found = finds.found(question, ["public"])
         kept = [int(hit.passage.section.split()[-1]) for hit in finds.kept(question, found)]
         assert kept[: len(sections)] == sections
@@ -189,8 +193,9 @@ def test_what_is_no_cross_encoder_is_refused_before_anything_is_done(models, cro
         "name: tea\nstorage: storage\ndata: {source: pages}\n"
         "chat: {encoder: encoder, retrieve: {rerank: {model: outputs}}}\n"
     )
-    for command in (["validate", str(job)], ["run", str(job), "--until", "index"]):
-        assert cli.main(command) == 2
-        assert f"{rerank.WHERE}: `{models}/outputs` is no cross" in capsys.readouterr().err
+    assert cli.main(["validate", str(job)]) == 2
+    assert f"{rerank.WHERE}: `{models}/outputs` is no cross" in capsys.readouterr().err
+    with pytest.raises(JobError, match="has 3 outputs"):
+        pipeline.run(jobfile.read(job, []), Quiet(), until="index")
     assert not list(models.glob("storage/tea/stages/*"))
     assert cli.main(["validate", str(job), "--set", "chat.retrieve.rerank.model=cross"]) == 0
