@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
     from ray_pipeline import cluster, costs, jobfile, pipeline
-    from ray_pipeline.chat import documents
+    from ray_pipeline.chat import documents, rerank
     from ray_pipeline.data import collect
     from ray_pipeline.deploy import parts
     from ray_pipeline.model import plan
@@ -39,6 +39,7 @@ def validate(options: argparse.Namespace) -> None:
         if job.chat.generate.by == "vllm" and (os.environ.get("RAY_ADDRESS") or cluster.record()):
             cluster.connect(start=False)  # its GPUs count
         parts.ready(job)
+        rerank.check(job.chat.retrieve)
         files = documents.found(job.data.source, job.chat.access)
         lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
         told = [{"name": file.name, "group": file.group} for file in files]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ray_pipeline.chat import corrections, export, feedback, index, judge
+from ray_pipeline.chat import corrections, export, feedback, index, judge, rerank
 from ray_pipeline.chat.corrections import Correction
 from ray_pipeline.data.encoders import tokens
 from ray_pipeline.deploy import export as bundles
@@ -18,9 +18,11 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
     """Each stage, as it is passed; the run's record says by then what it found.
 
     Raises:
+        JobError: the reranker cannot be loaded.
         PipelineError: a stage failed, or a gate refused.
     """
     job, record = run.job, run.record
+    rerank.check(chat.retrieve)
     source = index.fingerprint(job.data.source, chat)
     asking = ("title", "site", "examples", "memory")
     indexed = chat.without(*asking, "intents", "retrieve", "generate", "judge")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import Runnable
 from upath import UPath
 
-from ray_pipeline.chat import answer, attacks, grounded, index, intents, stores
+from ray_pipeline.chat import answer, attacks, grounded, index, intents, rerank, stores
 from ray_pipeline.chat.answer import Asked
 from ray_pipeline.chat.attacks import Said
 from ray_pipeline.chat.chunks import Passage
@@ -77,7 +77,8 @@ def _chatting(bot: Tried, embed: Embed, folder: UPath) -> Iterator[Runnable[Aske
     parts = Parts(generate, embed, Path(generate.model or ""))
     router = intents.router(bot.intents, bot.settings.intents, embed)
     with stores.tried(folder, bot.passages, bot.vectors, bot.settings.store) as passages:
-        retriever = Retriever(passages, embed, bot.settings.retrieve)
+        score = rerank.scoring(bot.settings.retrieve)
+        retriever = Retriever(passages, embed, bot.settings.retrieve, score)
         yield answer.chatting(retriever, parts, bot.confidence, router)
 
 

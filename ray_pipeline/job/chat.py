@@ -75,6 +75,23 @@ class ChatStore(Settings):
         return url
 
 
+class Rerank(Settings):
+    """A cross-encoder, which reads the question together with each of the first passages."""
+
+    model: str = Field(
+        description="A folder relative to the job file with config.json, model.safetensors and "
+        "tokenizer.json, or a hub's id: a model for sequence classification with one output.",
+        examples=["cross-encoder/ms-marco-MiniLM-L6-v2"],
+    )
+    candidates: int = Field(
+        20,
+        ge=2,
+        le=200,
+        description="Passages that it puts into its order, the first that were found; the others "
+        "come after them.",
+    )
+
+
 class Retrieve(Settings):
     """What is found for a question."""
 
@@ -94,6 +111,9 @@ class Retrieve(Settings):
         "rest. Without it what is best on the documents' own questions, or 0.3 if they are few.",
     )
     candidates: int = Field(50, ge=1, le=1000, description="Passages that each search proposes.")
+    rerank: Rerank | None = Field(
+        None, description="What puts the first of them into a better order; without it, nothing."
+    )
     passages: int = Field(5, ge=1, le=50, description="Passages that an answer is made from.")
     words: int = Field(
         700, ge=50, le=20_000, description="Words that these passages have together at the most."
