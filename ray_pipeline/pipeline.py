@@ -10,11 +10,11 @@ from ray_pipeline.data.labels.annotate import Wanted
 from ray_pipeline.deploy import parts
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Job
-from ray_pipeline.path import checked, path
+from ray_pipeline.path import path
 from ray_pipeline.runs import Record, Run, Watcher
 from ray_pipeline.schema import Schema
 
-__all__ = ["STAGES", "annotated", "checked", "path", "run"]
+__all__ = ["STAGES", "annotated", "path", "run"]
 
 STAGES = (
     "index",
