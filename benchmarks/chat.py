@@ -8,7 +8,11 @@ which is the start of the actors or next to nothing, is taken off both.
 Retrieval: passages of made-up words and vectors around made-up topics, as many as `--passages`
 says, are searched by meaning and by pieces of words, one question after the other.
 
-    python benchmarks/chat.py [--json] [--documents 1000] [--passages 10000 100000]
+Reranking: passages of 240 made-up words, each a token, as 180 words of English have, and a question
+of 16 are read by a network of MiniLM-L6's shape, whose weights are random: they do not change how
+long it takes. That is told in time of a core, of which one is used.
+
+    python benchmarks/chat.py [--json] [--documents 1000] [--passages 10000 100000] [--rerank 20]
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from _common import finish, start_ray
@@ -34,6 +39,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--documents", type=int, default=1000, help="0: no index is made")
     parser.add_argument("--passages", type=int, nargs="*", default=[10_000, 100_000])
+    parser.add_argument("--rerank", type=int, default=20, help="passages that are reranked; or 0")
     arguments = parser.parse_args()
     rows, ratios, figures = [], {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +52,10 @@ def main() -> None:
             p50, p95 = searched(UPath(folder) / f"searched-{count}", count)
             rows.append({"what": f"search of {count:,}", "p50_ms": p50, "p95_ms": p95})
             figures[f"search_{count}_ms"] = {"p50": p50, "p95": p95}
+        if arguments.rerank:
+            p50, p95 = reranked(Path(folder) / "reranker", arguments.rerank)
+            rows.append({"what": f"reranking of {arguments.rerank}", "p50_ms": p50, "p95_ms": p95})
+            figures[f"rerank_{arguments.rerank}_ms"] = {"p50": p50, "p95": p95}
     finish(
         "chat", rows, ratios, figures, arguments.json, packages=("ray", "onnxruntime", "lancedb")
     )
@@ -151,6 +161,51 @@ def searched(folder: UPath, count: int) -> tuple[float, float]:
         assert kept
     p50, p95 = np.percentile(taken[20:], (50, 95))
     return float(p50), float(p95)
+
+
+def reranked(folder: Path, count: int) -> tuple[float, float]:
+    """Milliseconds of a core until so many passages are in order, p50 and p95."""
+    from ray_pipeline.chat import rerank
+    from ray_pipeline.job.chat import Rerank, Retrieve
+
+    topics = np.zeros((1, WIDTH), np.float32)
+    texts, _ = made_up(np.random.default_rng(0), topics, 20 * count, 240)
+    questions, _ = made_up(np.random.default_rng(1), topics, 20, 16)
+    with patch.dict(os.environ, XDG_CACHE_HOME=str(folder)):
+        told = Rerank(model=random_reranker(folder, texts), candidates=count)
+        score = rerank.scoring(Retrieve(rerank=told))
+    taken = []
+    for number, question in enumerate(questions):
+        begun = time.process_time()
+        score(question, texts[number * count : (number + 1) * count])
+        taken.append((time.process_time() - begun) * 1e3)
+    p50, p95 = np.percentile(taken[2:], (50, 95))
+    return float(p50), float(p95)
+
+
+def random_reranker(folder: Path, texts: Sequence[str]) -> str:
+    """The folder of a network of 6 layers of 384, and of a tokenizer that knows all words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+    }
+    words = sorted({word for text in texts for word in text.split()})
+    known = {name: place for place, name in enumerate([*special.values(), *words])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    read = ["input_ids", "token_type_ids", "attention_mask"]
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=read, **special)
+    whole.save_pretrained(folder)
+    shape = {"hidden_size": WIDTH, "num_attention_heads": 12, "intermediate_size": 4 * WIDTH}
+    config = BertConfig(vocab_size=len(known), num_hidden_layers=6, num_labels=1, **shape)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
 
 
 def made_up(

@@ -28,19 +28,28 @@ def run(options: argparse.Namespace) -> None:
 
 def validate(options: argparse.Namespace) -> None:
     """Check a job's settings, its sources and a sample of its rows; plan its training."""
-    from ray_pipeline import costs, jobfile, pipeline
-    from ray_pipeline.chat import documents
-    from ray_pipeline.data import collect
-    from ray_pipeline.model import plan
+    from ray_pipeline import jobfile
 
     job = jobfile.read(options.job, options.set)
     if job.chat is not None:
+        from ray_pipeline import cluster
+        from ray_pipeline.chat import documents, rerank
+        from ray_pipeline.deploy import parts
+
+        if job.chat.generate.by == "vllm" and (os.environ.get("RAY_ADDRESS") or cluster.record()):
+            cluster.connect(start=False)  # its GPUs count
+        parts.ready(job)
+        rerank.check(job.chat.retrieve)
         files = documents.found(job.data.source, job.chat.access)
         lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
         told = [{"name": file.name, "group": file.group} for file in files]
         return printed({"valid": True, "documents": told}, lines, options.json)
+    from ray_pipeline import costs, path_rows
+    from ray_pipeline.data import collect
+    from ray_pipeline.model import plan
+
     fingerprint = collect.fingerprint(job.data)
-    _, schema = pipeline.checked(job, job.data)
+    _, schema = path_rows.checked(job, job.data)
     lines = [f"{options.job}: valid", ""]
     lines += [f"  {column.name:<20} {column.kind:<10} {column.role}" for column in schema]
     result = {"valid": True, "data": fingerprint, "schema": schema.model_dump(mode="json")}

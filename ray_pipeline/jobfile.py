@@ -280,16 +280,22 @@ def _chat_placed(chat: Chat, folder: Path) -> Chat:
     generate, judged = chat.generate, ("unanswerable", "paraphrases", "attacks")
     if generate.by == "llama" and generate.model:
         generate = generate.model_copy(update={"model": _absolute(generate.model, folder)})
+    if generate.by == "vllm" and generate.model:
+        generate = generate.model_copy(update={"model": _base(generate.model, folder)})
     files = {name: getattr(chat.judge, name) for name in judged}
     intents = chat.intents and chat.intents.model_copy(
         update={"examples": _absolute(chat.intents.examples, folder)}
     )
     judge = {name: path and _absolute(path, folder) for name, path in files.items()}
+    rerank = chat.retrieve.rerank and chat.retrieve.rerank.model_copy(
+        update={"model": _base(chat.retrieve.rerank.model, folder)}
+    )
     return chat.model_copy(
         update={
             "encoder": _base(chat.encoder, folder),
             "corrections": chat.corrections and _absolute(chat.corrections, folder),
             "intents": intents,
+            "retrieve": chat.retrieve.model_copy(update={"rerank": rerank}),
             "generate": generate,
             "judge": chat.judge.model_copy(update=judge),
         }

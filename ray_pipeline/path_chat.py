@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ray_pipeline.chat import corrections, export, feedback, index, judge
+from ray_pipeline.chat import corrections, export, feedback, index, judge, rerank
 from ray_pipeline.chat.corrections import Correction
 from ray_pipeline.data.encoders import tokens
-from ray_pipeline.deploy import export as bundles
-from ray_pipeline.deploy import log_files, release
+from ray_pipeline.deploy import log_files, publish, release
 from ray_pipeline.job import Chat
 from ray_pipeline.model import gates
 from ray_pipeline.runs import Run, Stage
@@ -18,9 +17,11 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
     """Each stage, as it is passed; the run's record says by then what it found.
 
     Raises:
+        JobError: the reranker cannot be loaded.
         PipelineError: a stage failed, or a gate refused.
     """
     job, record = run.job, run.record
+    rerank.check(chat.retrieve)
     source = index.fingerprint(job.data.source, chat)
     asking = ("title", "site", "examples", "memory")
     indexed = chat.without(*asking, "intents", "retrieve", "generate", "judge")
@@ -40,7 +41,7 @@ def path(run: Run, chat: Chat) -> Iterator[Stage]:
 
     lineage = {stage.name: stage.digest for stage in run.stages}
     exported = run.stage("export", export.write, made, judged, job.name, chat, lineage)
-    bundle = bundles.published(exported.path, run.root / "bundles" / exported.digest)
+    bundle = publish.published(exported.path, run.root / "bundles" / exported.digest)
     record["bundle"] = str(bundle)
     yield exported
     live = run.act("deploy", release.deploy, bundle, job.name, job.serve)

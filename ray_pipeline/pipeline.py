@@ -7,13 +7,14 @@ from upath import UPath
 from ray_pipeline import audit, costs, report, runs, tracking
 from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
+from ray_pipeline.deploy import parts
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Job
-from ray_pipeline.path import checked, path
+from ray_pipeline.path import path
 from ray_pipeline.runs import Record, Run, Watcher
 from ray_pipeline.schema import Schema
 
-__all__ = ["STAGES", "annotated", "checked", "path", "run"]
+__all__ = ["STAGES", "annotated", "path", "run"]
 
 STAGES = (
     "index",
@@ -50,10 +51,13 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
 
     Raises:
         UsageError: `until` is not a stage.
+        JobError: a chatbot could not be deployed here.
         PipelineError: a stage failed, or a gate refused.
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"no stage is called `{until}`", expected=", ".join(STAGES))
+    if until in (None, "deploy"):
+        parts.ready(job)
     with tracking.following(job.storage) as tracker:
 
         def told(ended: Run) -> None:

@@ -44,6 +44,8 @@ SERVING = (
     *("tests/test_images_job.py", "tests/test_online_job.py", "tests/deploy/test_together.py"),
     *("tests/test_watch_job.py", "tests/deploy/test_monitoring.py"),
     *("tests/deploy/test_ui.py", "tests/test_chat_job.py", "tests/chat/test_chat_apart.py"),
+    "tests/chat/test_chat_vllm.py",
+    *("tests/chat/test_chat_load.py", "tests/chat/test_chat_store_job.py"),
 )
 """Files that use the same cluster that serves. The first expects no other endpoint on it."""
 BUNDLES = ("tests/deploy/",)

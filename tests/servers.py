@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -52,6 +53,11 @@ class Server:
         """End it at once, as a power cut would."""
         self.process.kill()
         self.process.wait()
+
+    def interrupt(self) -> None:
+        """End it as Ctrl-C does: PostgreSQL then waits for nobody who is connected."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import servers
 import tiny_encoder
@@ -50,6 +51,10 @@ for line in sys.stdin:
 """A process that deploys and calls commands as it is told: to start one for each takes seconds."""
 
 
+PASSWORDS = dict.fromkeys(("REDIS_PASSWORD", "INDEX_PASSWORD"), servers.PASSWORD)
+"""Variables of the cluster, and so of replicas, by which they reach the tests' servers."""
+
+
 class Site:
     """A cluster of its own with endpoints, as the commands make them."""
 
@@ -57,7 +62,7 @@ class Site:
         self.environment = {
             **{key: text for key, text in os.environ.items() if not key.startswith("RAY_")},
             "RAY_PIPELINE_HOME": str(home),
-            "REDIS_PASSWORD": servers.PASSWORD,
+            **PASSWORDS,
         }
         self.port = free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -80,7 +85,8 @@ class Site:
         """Start the cluster, with CPUs for the endpoints of all tests and for jobs beside them: one
         that has less than a whole one free would have a job wait for ever."""
         with self.at_home(), pytest.MonkeyPatch.context() as patch:
-            patch.setenv("REDIS_PASSWORD", self.environment["REDIS_PASSWORD"])  # for replicas
+            for name, password in PASSWORDS.items():
+                patch.setenv(name, password)
             cluster.up(cpus=4)
 
     def down(self) -> None:
@@ -112,6 +118,13 @@ class Site:
         """A command's exit status, and what it wrote to standard output and error."""
         code, out, err = self._asked("call", str(folder), *map(str, arguments))
         return code, out, err
+
+    def replicas(self, endpoint: str, part: str = "") -> list[psutil.Process]:
+        """The processes of an endpoint, or of the part of a chatbot that is apart."""
+        with self.at_home():
+            members = cluster.processes(cluster.record())
+        title = f"ServeReplica:{endpoint}:{part}"
+        return [one for one in members if title in " ".join(one.cmdline())]
 
     def deploy(self, bundle: Bundle, **settings):
         """What it is answered, and all endpoints."""

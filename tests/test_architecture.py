@@ -28,7 +28,7 @@ FLOORS = [
     {"deploy"},
     {"chat", "watch"},
     {"ui"},
-    {"pipeline", "path", "path_chat", "cluster", "payload", "submission", "driver"},
+    {"pipeline", "path", "path_chat", "path_rows", "cluster", "payload", "submission", "driver"},
     {
         *("commands", "commands_chat", "commands_cluster", "commands_records"),
         *("commands_release", "commands_watch", "commands_ui"),
@@ -91,6 +91,7 @@ EXTRAS = (
     *("deepspeed", "selectolax", "pypdfium2", "av", "deltalake", "pyiceberg", "lance", "s3fs"),
     *("pymysql", "adbc_driver_postgresql", "redis", "pymongo", "crowdkit", "presidio_analyzer"),
     *("rapidfuzz", "pint", "datasketch", "py3langid", "jwt", "python_calamine", "gguf"),
+    "vllm",
 )
 """Modules that only extras install."""
 
@@ -104,6 +105,7 @@ for name in {EXTRAS}:
 for name in (
     *("pipeline", "driver", "submission", "tracking", "watch.loop", "ui.app", "deploy.replica"),
     *("deploy.front", "deploy.batch", "deploy.release", "commands_chat", "commands_watch"),
+    "path_rows",
 ):
     importlib.import_module(f"ray_pipeline.{{name}}")
 """
@@ -111,6 +113,30 @@ for name in (
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+TRAINS = ("torch", "transformers", "ray.train", "ray.data")
+SEARCHES = ("ray.tune", "optuna")
+
+
+@pytest.mark.parametrize(
+    ("names", "unused"),
+    [
+        (("pipeline", "path_chat", "chat.replica", "chat.parts"), TRAINS + SEARCHES),
+        (("deploy.replica", "deploy.front"), TRAINS + SEARCHES),
+        (("path_rows",), SEARCHES),
+    ],
+    ids=["chatbots", "endpoints", "rows"],
+)
+def test_what_is_not_used_is_not_imported(names, unused):
+    """It would cost each process seconds, and memory."""
+    script = (
+        f"import importlib, sys; [importlib.import_module('ray_pipeline.' + n) for n in {names}];"
+        f"print([m for m in {unused} if m in sys.modules])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert printed.stdout.strip() == "[]", printed.stderr
 
 
 def test_help_imports_nothing_heavy():

@@ -54,6 +54,21 @@ def test_the_files_of_a_chatbot_start_at_the_job_file():
         assert Path(path).is_file()
 
 
+def test_a_language_model_is_a_folder_or_a_name(written):
+    chat = """
+name: a
+data: {source: pages}
+chat: {encoder: base, generate: {by: vllm, model: MODEL}}
+serve: {apart: {generator: {gpus: 1}}}
+"""
+    path = written(chat.replace("MODEL", "bundle/model"))
+    (path.parent / "bundle" / "model").mkdir(parents=True)
+    assert jobfile.read(path).chat.generate.model == str(path.parent / "bundle" / "model")
+    for elsewhere in ("maker/writer-1b", "s3://models/writer-1b"):
+        path = written(chat.replace("MODEL", elsewhere))
+        assert jobfile.read(path).chat.generate.model == elsewhere
+
+
 def test_addresses_are_left_alone(written):
     job = jobfile.read(written("storage: s3://bucket/runs\n" + SMALL))
     assert job.storage == "s3://bucket/runs"

@@ -17,7 +17,7 @@ from sklearn.datasets import make_multilabel_classification
 from sklearn.metrics import f1_score
 from upath import UPath
 
-from ray_pipeline import bundle, jobfile, pipeline
+from ray_pipeline import bundle, jobfile, path_rows, pipeline
 from ray_pipeline.data.media.pixels import png
 from ray_pipeline.deploy import batch, inference, pyfunc
 from ray_pipeline.deploy.app import Endpoint
@@ -272,7 +272,7 @@ def test_the_next_model_is_searched_and_compared_with_this(ran, opened, folder):
 def test_what_speaks_of_one_label_is_refused(folder, settings, where):
     job = jobfile.read(folder / "job.yaml", settings)
     with pytest.raises(JobError) as raised:
-        pipeline.checked(job, job.data)
+        path_rows.checked(job, job.data)
     assert raised.value.where == where
 
 

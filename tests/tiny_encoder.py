@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ WORDS = ("good", "bad", "tea", "food", "the", "a", "was", "taste", "with", "milk
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
-def saved(folder: Path) -> str:
-    """Write it, and return the folder."""
+def saved(folder: Path, words: Sequence[str] = WORDS) -> str:
+    """Write one that knows these words, and return the folder."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    names = (*SPECIAL, *WORDS)
+    names = (*SPECIAL, *words)
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [("[CLS]", 2), ("[SEP]", 3)]

@@ -58,7 +58,8 @@ class Bot:
         encoder = opened.encoder_of(found)
         embed = remembered(_embedding(found, apart.get("encoder")), _LATEST)
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
-        retriever = Retriever(stores.opened(UPath(found.path)), embed, self.settings.retrieve)
+        passages, score = stores.opened(UPath(found.path)), opened.scoring(found)
+        retriever = Retriever(passages, embed, self.settings.retrieve, score)
         parts = Parts(self.settings.generate, embed, opened.model(found))
         router = intents.router(self._fitted(found), self.settings.intents, embed)
         writer = far.generator(apart["generator"]) if "generator" in apart else None

@@ -1,4 +1,5 @@
-"""A chatbot as a bundle: its index, its encoder, its settings and, where it has one, its model."""
+"""A chatbot as a bundle: its index, its encoder, its settings and, where it has them, its reranker
+and its language model."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from upath import UPath
 
 from ray_pipeline import bundle
 from ray_pipeline.bundle import Manifest
-from ray_pipeline.chat import index, intents, stores
-from ray_pipeline.chat.opened import ENCODER, GRAPH, MODEL, SETTINGS
+from ray_pipeline.chat import index, intents, rerank, stores
+from ray_pipeline.chat.opened import ENCODER, GRAPH, MODEL, RERANKER, RERANKER_GRAPH, SETTINGS
 from ray_pipeline.data.encoders import sentences
 from ray_pipeline.errors import JobError
 from ray_pipeline.job import Chat
-from ray_pipeline.job.chat import Intents
+from ray_pipeline.job.chat import Generate, Intents, Retrieve
 from ray_pipeline.schema import Column, Schema
 
 _FILES = ("unanswerable", "paraphrases", "attacks")
@@ -38,7 +39,7 @@ def write(
     `bytes` of its files.
 
     Raises:
-        JobError: the GGUF file of `chat.generate` is not there.
+        JobError: the GGUF file of `chat.generate` is not there, or a model cannot be loaded.
     """
     record = json.loads((judged / "stage.json").read_text())["record"]
     encoder = index.encoder_of(settings)
@@ -50,10 +51,10 @@ def write(
         update={
             "encoder": about.base,
             "corrections": None,
-            "retrieve": settings.retrieve.model_copy(update={"weight": record["weight"]}),
+            "retrieve": _retrieve(settings.retrieve, record["weight"]),
             "generate": generate.model_copy(update={"model": _model_name(generate)}),
             "intents": _unplaced(settings.intents),
-            "judge": settings.judge.model_copy(update=dict.fromkeys(_FILES)),
+            "judge": settings.judge.model_copy(update=_unjudged(generate)),
         }
     )
     content = {
@@ -63,6 +64,7 @@ def write(
         ENCODER: about.model_dump_json().encode(),
         GRAPH: graph.read_bytes(),
         **dict(_index(made)),
+        **_reranker(settings.retrieve),
         **_model(settings),
         **_intents(judged, settings),
     }
@@ -76,6 +78,7 @@ def write(
         model_file=GRAPH,
         metrics=record["metrics"],
         lineage=lineage,
+        model=_elsewhere(generate),
         base_model=about.base,
     )
     content["README.md"] = _readme(manifest, settings).encode()
@@ -88,6 +91,11 @@ def write(
     }
 
 
+def _elsewhere(generate: Generate) -> dict[str, Any]:
+    """The language model that answers and is not in the bundle; nothing of others."""
+    return {"generator": generate.model} if generate.by == "vllm" else {}
+
+
 def _index(made: UPath) -> Iterator[tuple[str, bytes]]:
     """The index, or where it is."""
     root = str(made).rstrip("/") + "/"
@@ -96,8 +104,30 @@ def _index(made: UPath) -> Iterator[tuple[str, bytes]]:
             yield str(path).removeprefix(root), path.read_bytes()
 
 
-def _model_name(generate: Any) -> str | None:
-    return Path(generate.model).name if generate.by == "llama" else generate.model
+def _unjudged(generate: Generate) -> dict[str, Any]:
+    """What changes in `judge` without its files; answers of `vllm` were not judged at all."""
+    return dict.fromkeys(_FILES) | ({"answers": 0} if generate.by == "vllm" else {})
+
+
+def _retrieve(told: Retrieve, weight: float | None) -> Retrieve:
+    """How passages are found, by the weight that was judged, without where the reranker was."""
+    named = told.rerank and told.rerank.model_copy(update={"model": Path(told.rerank.model).name})
+    return told.model_copy(update={"weight": weight, "rerank": named})
+
+
+def _reranker(told: Retrieve) -> dict[str, bytes]:
+    if told.rerank is None:
+        return {}
+    column = rerank.fitted(told.rerank)
+    about = column.model_copy(update={"base": Path(column.base).name})
+    return {
+        RERANKER: about.model_dump_json().encode(),
+        RERANKER_GRAPH: rerank.graph_of(column.base).read_bytes(),
+    }
+
+
+def _model_name(generate: Generate) -> str | None:
+    return Path(str(generate.model)).name if generate.by == "llama" else generate.model
 
 
 def _model(settings: Chat) -> dict[str, bytes]:
@@ -124,6 +154,10 @@ def _unplaced(told: Intents | None) -> Intents | None:
     return told and told.model_copy(update={"examples": Path(told.examples).name})
 
 
+def _by(generate: Generate) -> str:
+    return f"{generate.model}, in vLLM" if generate.by == "vllm" else generate.by
+
+
 def _readme(manifest: Manifest, settings: Chat) -> str:
     shown = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
     figures = "".join(
@@ -132,10 +166,12 @@ def _readme(manifest: Manifest, settings: Chat) -> str:
         if name in manifest.metrics
     )
     place = settings.store.url if settings.store else f"`{stores.DATABASE}`"
+    reranker = settings.retrieve.rerank
+    again = f" and reranked by {Path(reranker.model).name}" if reranker else ""
     return (
         f"# {manifest.name}, version {manifest.version}\n\n"
         f"A chatbot that answers from documents: passages in {place}, found by "
-        f"{settings.retrieve.by}, put into words by {settings.generate.by}. Encoder: "
+        f"{settings.retrieve.by}{again}, put into words by {_by(settings.generate)}. Encoder: "
         f"{manifest.base_model}. Nothing in this folder is executable.\n\n"
         + (f"| figure | value |\n| --- | --- |\n{figures}" if figures else "")
     )

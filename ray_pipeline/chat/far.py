@@ -1,5 +1,5 @@
-"""How a chatbot's replica calls parts that have replicas of their own (`parts.py`), through Ray
-Serve's handles. Answers are made in threads; a handle belongs to the event loop."""
+"""How a chatbot's replica calls parts that have replicas of their own (`parts.py`, `vllm.py`),
+through Ray Serve's handles. Answers are made in threads; a handle belongs to the event loop."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class FarEncoder:
 
 
 def generator(handle: Any) -> Writer:
-    """Answers by the replicas behind the handle of a deployment of GeneratorReplica. It is made on
-    the event loop, and called by other threads only."""
+    """Answers by the replicas behind the handle of a deployment of GeneratorReplica, or of
+    `vllm.VllmReplica`. It is made on the event loop, and called by other threads only."""
     loop = asyncio.get_running_loop()
 
     def write(prompt: Prompt) -> Coming:

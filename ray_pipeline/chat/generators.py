@@ -232,9 +232,19 @@ def openai(parts: Parts) -> Writer:
     return write
 
 
+def vllm(parts: Parts) -> Writer:
+    """Raises PipelineError: its replicas are a part of the endpoint (`vllm.py`), and not here."""
+    raise PipelineError(
+        f"{parts.settings.model} has replicas at the endpoint alone",
+        where="chat.generate.by: vllm",
+        hint="ask the endpoint, or deploy it with `serve.apart.generator`",
+    )
+
+
 GENERATORS: dict[str, Callable[[Parts], Writer]] = {
     "extractive": extractive,
     "llama": llama,
+    "vllm": vllm,
     "openai": openai,
 }
 """From `chat.generate.by` to what makes the writer of answers."""

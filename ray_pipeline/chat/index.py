@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,9 @@ _SHOWN = 20
 
 def encoder_of(settings: Chat) -> SentenceStatistics:
     """The encoder of texts. Raises JobError: it cannot be loaded."""
-    longest = _longest(settings.encoder)
+    longest = tokens.longest_of(settings.encoder, LONGEST)
     features = ColumnFeatures(text="embedding", encoder=settings.encoder, longest=longest)
     return sentences.fitted("text", features)
-
-
-def _longest(encoder: str) -> int:
-    """Tokens of a text that are read: no more than an encoder in a folder has places for, of which
-    some families keep two for themselves."""
-    config = Path(encoder) / "config.json"
-    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return min(LONGEST, int(told.get("max_position_embeddings", LONGEST + 2)) - 2)
 
 
 def fingerprint(source: Source, settings: Chat) -> list[Any]:

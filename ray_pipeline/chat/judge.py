@@ -22,6 +22,7 @@ from ray_pipeline.chat import (
     judgement,
     lines,
     paraphrases,
+    rerank,
     scored,
     stores,
 )
@@ -63,7 +64,8 @@ def write(
 
     Returns:
         `metrics`: recall, MRR and nDCG of the job's way of retrieval, with intervals; the same
-        under `hybrid`, `bm25`, `fragments` and `vectors`; `refusal` where there are questions
+        under `hybrid`, `bm25`, `fragments` and `vectors`, and where the job has a reranker
+        `reranked`; `refusal` where there are questions
         without an answer; `paraphrases` where there are any, with the same figures and the share
         that is `answered`; `intents` (see `intents.judged`); `answers` and `attacks` (see
         `trial.tried`). `confidence`: the threshold below which the chatbot does not know. `weight`:
@@ -125,7 +127,8 @@ def fingerprint(settings: Chat) -> list[Any]:
     attempts = [attack.model_dump(mode="json") for attack in attacks.read(judge.attacks)]
     worded = [one.model_dump(mode="json") for _, one in paraphrases.read(judge.paraphrases)]
     said = [one.model_dump(mode="json") for one in intents.read(settings.intents)]
-    return [_unanswerable(judge.unanswerable), attempts, worded, said]
+    unknown, reranker = _unanswerable(judge.unanswerable), rerank.fingerprint(settings.retrieve)
+    return [unknown, attempts, worded, said, reranker]
 
 
 def titled(passages: Sequence[Passage]) -> Asked:

@@ -1,4 +1,4 @@
-"""What a chatbot's bundle holds: its settings, its encoder, its language model."""
+"""What a chatbot's bundle holds: its settings, its encoder, its reranker, its language model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ray_pipeline.bundle import Bundle
-from ray_pipeline.chat.retriever import Embed
-from ray_pipeline.data.encoders import sentences
-from ray_pipeline.data.statistics import SentenceStatistics
+from ray_pipeline.chat import rerank
+from ray_pipeline.chat.retriever import Embed, Score
+from ray_pipeline.data.encoders import graphs, sentences
+from ray_pipeline.data.statistics import SentenceStatistics, TokenStatistics
 from ray_pipeline.job.chat import Chat
 
 SETTINGS, ENCODER, GRAPH, MODEL = "chat.json", "encoder.json", "encoder.onnx", "model.gguf"
+RERANKER, RERANKER_GRAPH = "reranker.json", "reranker.onnx"
 
 
 def settings_of(opened: Bundle) -> dict[str, Any]:
@@ -34,12 +36,19 @@ def encoder_of(opened: Bundle) -> SentenceStatistics:
     return SentenceStatistics.model_validate_json(about)
 
 
-def embedding(
-    opened: Bundle, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> Embed:
+def embedding(opened: Bundle, threads: int = 1, providers: Sequence[str] = graphs.CPU) -> Embed:
     """Its encoder."""
     graph = opened.path / GRAPH
     return sentences.embedding(encoder_of(opened), threads, graph, providers)
+
+
+def scoring(opened: Bundle) -> Score | None:
+    """Its reranker, if it has one."""
+    about = opened.path / RERANKER
+    if not about.exists():
+        return None
+    column = TokenStatistics.model_validate_json(about.read_text(encoding="utf-8"))
+    return rerank.scored_by(column, opened.path / RERANKER_GRAPH)
 
 
 def digest(opened: Bundle) -> str:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ray_pipeline.chat.search import Hit, Passages, Ranked, fused, weighed
 from ray_pipeline.chat.words import count
 from ray_pipeline.job.chat import Retrieve
@@ -30,13 +32,18 @@ class Rankings(NamedTuple):
 
 Embed = Callable[[Sequence[str]], Any]
 """From texts [N] to vectors [N, W]."""
+Score = Callable[[str, Sequence[str]], Any]
+"""From a question and passages [N] to how well each answers it, [N]."""
 
 
 class Retriever:
-    """Finds passages by the job's `chat.retrieve`."""
+    """Finds passages by the job's `chat.retrieve`; `score` is its reranker, if it names one."""
 
-    def __init__(self, passages: Passages, embed: Embed, settings: Retrieve) -> None:
+    def __init__(
+        self, passages: Passages, embed: Embed, settings: Retrieve, score: Score | None = None
+    ) -> None:
         self._passages, self._embed, self.settings = passages, embed, settings
+        self._score = score
 
     def found(self, question: str, groups: Collection[str]) -> Found:
         """The candidates for an answer to somebody who may read these groups."""
@@ -46,7 +53,8 @@ class Retriever:
         """As `found`, of a question whose vector is known."""
         rankings = self.rankings(question, vector, groups)
         confidence = rankings.meaning[0].score if rankings.meaning else 0.0
-        return Found(combined(rankings, self.settings), confidence)
+        ranked = combined(rankings, self.settings)
+        return Found(self.reranked(question, ranked), confidence)
 
     def rankings(self, question: str, vector: Any, groups: Collection[str]) -> Rankings:
         """What is proposed by meaning, and by words where `by` asks for them."""
@@ -56,6 +64,18 @@ class Retriever:
             return Rankings(meaning, [])
         search = self._passages.by_words if by == "text" else self._passages.by_fragments
         return Rankings(meaning, search(question, groups, count))
+
+    def reranked(self, question: str, ranked: list[Ranked]) -> list[Ranked]:
+        """The ranking with the first of it in the reranker's order, by its scores; of equal ones
+        the first stays first."""
+        rerank = self.settings.rerank
+        if rerank is None or self._score is None or len(ranked) < 2:
+            return ranked
+        first, rest = ranked[: rerank.candidates], ranked[rerank.candidates :]
+        texts = [hit.passage.searched for hit in self._passages.read(first)]
+        scores = np.asarray(self._score(question, texts))
+        order = np.argsort(-scores, kind="stable")
+        return [*(Ranked(first[place].row, float(scores[place])) for place in order), *rest]
 
     def kept(self, question: str, found: Found) -> list[Hit]:
         """The passages that an answer to the question is made from: those of its correction, if

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_pipeline.chat import judgement
+from ray_pipeline.chat import judgement, rerank
 from ray_pipeline.chat.chunks import PATH, Passage
 from ray_pipeline.chat.retriever import Rankings, Retriever, combined
 from ray_pipeline.chat.search import Passages, Ranked
@@ -19,6 +19,11 @@ from ray_pipeline.job.chat import Retrieve
 from ray_pipeline.model.metrics import Floats
 
 _NOT_FOUND = -1e9
+
+Found = list[list[Ranked]]
+"""What is found for each question, the best first."""
+Scored = Callable[[Found], Floats]
+"""From what is found to scores [Q, S] of sections."""
 
 
 class Asked(NamedTuple):
@@ -77,8 +82,13 @@ def judged(
 ) -> Outcome:
     """How well somebody who may read everything finds the sections that answer questions, whose
     vectors are [Q, W]."""
+    score = _scoring(passages, asked)
     found = _proposed(passages, asked.questions, vectors, settings)
-    weight, scores = _weighed(found, asked, passages.sections(), settings)
+    weight, found["hybrid"] = _weighed(found, asked, score, settings)
+    if settings.rerank:
+        by = found[judgement.way_of(settings.by)]
+        found["reranked"] = _reranked(passages, asked.questions, by, settings)
+    scores = {way: score(each) for way, each in found.items()}
     one = as_one(asked.relevance, asked.relevance)
     metrics = judgement.metrics(scores, one, settings.by, resamples, of)
     return Outcome(metrics, weight, confidences(found["vectors"]))
@@ -103,7 +113,7 @@ def as_one(values: Floats, relevance: Floats) -> Floats:
 
 def _proposed(
     passages: Passages, questions: Sequence[str], vectors: Any, settings: Retrieve
-) -> dict[str, list[list[Ranked]]]:
+) -> dict[str, Found]:
     """What each search by itself finds for each question."""
     every = settings.model_copy(update={"by": "hybrid"})
     retriever = Retriever(passages, lambda texts: texts, every)
@@ -119,34 +129,42 @@ def _proposed(
 
 
 def _weighed(
-    found: dict[str, list[list[Ranked]]],
-    asked: Asked,
-    sections: Mapping[int, str],
-    settings: Retrieve,
-) -> tuple[float | None, dict[str, Floats]]:
-    """The hybrid's weight, and the scores [Q, S] of sections by each search and by the hybrid: of
-    each question by a weight that other questions chose, where the job does not name one.
-    `sections` has each row's."""
-    columns = {section: place for place, section in enumerate(asked.sections)}
-    places = {row: columns[section] for row, section in sections.items()}
+    found: Mapping[str, Found], asked: Asked, score: Scored, settings: Retrieve
+) -> tuple[float | None, Found]:
+    """The hybrid's weight, and what the hybrid finds: for each question by a weight that other
+    questions chose, where the job does not name one."""
+    both = list(map(Rankings, found["vectors"], found["fragments"]))
 
-    def scored(ranked: Sequence[Sequence[Ranked]]) -> Floats:
-        return as_one(_scores(ranked, places, len(columns)), asked.relevance)
-
-    def hybrid(weight: float | None) -> Floats:
-        told = settings.model_copy(update={"by": "hybrid", "weight": weight})
-        both = map(Rankings, found["vectors"], found["fragments"])
-        return scored([combined(one, told) for one in both])
+    def hybrid(weights: Iterable[float | None]) -> Found:
+        told = [settings.model_copy(update={"by": "hybrid", "weight": each}) for each in weights]
+        return [combined(one, each) for one, each in zip(both, told, strict=True)]
 
     if settings.weight is not None or settings.fuse == "ranks":
-        made = Chosen(settings.weight, hybrid(settings.weight))
+        made = Chosen(settings.weight, [settings.weight] * len(both))
     else:
-        one = as_one(asked.relevance, asked.relevance)
-        made = chosen(list(map(hybrid, WEIGHTS)), one, asked.questions)
-    return made.weight, {way: scored(each) for way, each in found.items()} | {"hybrid": made.scores}
+        tried = [score(hybrid([weight] * len(both))) for weight in WEIGHTS]
+        made = chosen(tried, as_one(asked.relevance, asked.relevance), asked.questions)
+    return made.weight, hybrid(made.each)
 
 
-def _scores(found: Sequence[Sequence[Ranked]], places: Mapping[int, int], width: int) -> Floats:
+def _reranked(
+    passages: Passages, questions: Sequence[str], found: Found, settings: Retrieve
+) -> Found:
+    """What is found, in the reranker's order; with as many threads as there are cores, as nothing
+    else is done meanwhile."""
+    score = rerank.scoring(settings, threads=0)
+    retriever = Retriever(passages, lambda texts: texts, settings, score)
+    return [retriever.reranked(*each) for each in zip(questions, found, strict=True)]
+
+
+def _scoring(passages: Passages, asked: Asked) -> Scored:
+    """How what is found becomes scores of the sections that are asked for."""
+    columns = {section: place for place, section in enumerate(asked.sections)}
+    places = {row: columns[section] for row, section in passages.sections().items()}
+    return lambda found: as_one(_scores(found, places, len(columns)), asked.relevance)
+
+
+def _scores(found: Found, places: Mapping[int, int], width: int) -> Floats:
     """The sections' scores [Q, S] for each question: the better, the earlier a passage is found.
     `places` has that of each row's section."""
     scores = np.full((len(found), width), _NOT_FOUND)

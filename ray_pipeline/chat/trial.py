@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import Runnable
 from upath import UPath
 
-from ray_pipeline.chat import answer, attacks, grounded, index, intents, stores
+from ray_pipeline.chat import answer, attacks, grounded, index, intents, rerank, stores
 from ray_pipeline.chat.answer import Asked
 from ray_pipeline.chat.attacks import Said
 from ray_pipeline.chat.chunks import Passage
@@ -46,7 +46,8 @@ def tried(
     """
     judge, metrics, findings = bot.settings.judge, dict[str, Any](), list[dict[str, Any]]()
     attempts = attacks.read(judge.attacks)
-    asked = _evenly(list(right), judge.answers)
+    # The model of `vllm` has no replica yet, and the job names no attacks then.
+    asked = _evenly(list(right), 0 if bot.settings.generate.by == "vllm" else judge.answers)
     if not asked and not attempts:
         return metrics, findings
     embed = embedding(index.encoder_of(bot.settings))
@@ -76,7 +77,8 @@ def _chatting(bot: Tried, embed: Embed, folder: UPath) -> Iterator[Runnable[Aske
     parts = Parts(generate, embed, Path(generate.model or ""))
     router = intents.router(bot.intents, bot.settings.intents, embed)
     with stores.tried(folder, bot.passages, bot.vectors, bot.settings.store) as passages:
-        retriever = Retriever(passages, embed, bot.settings.retrieve)
+        score = rerank.scoring(bot.settings.retrieve)
+        retriever = Retriever(passages, embed, bot.settings.retrieve, score)
         yield answer.chatting(retriever, parts, bot.confidence, router)
 
 

@@ -22,11 +22,11 @@ _MEASURES = [retrieval.names().index(name) for name in ("recall_at_5", "mrr")]
 
 
 class Chosen(NamedTuple):
-    """The weight that is best on all questions, and scores [Q, S] of sections: each question's by
-    the weight that is best on the questions of the other folds."""
+    """The weight that is best on all questions, and for each of these the one that is best on the
+    questions of the other folds."""
 
     weight: float | None
-    scores: Floats
+    each: list[float | None]
 
 
 def chosen(scores: Sequence[Floats], relevance: Floats, questions: Sequence[str]) -> Chosen:
@@ -38,14 +38,11 @@ def chosen(scores: Sequence[Floats], relevance: Floats, questions: Sequence[str]
         questions: a question's fold is by its digest.
     """
     if len(questions) < LEAST:
-        return Chosen(WEIGHTS[0], scores[0])
+        return Chosen(WEIGHTS[0], [WEIGHTS[0]] * len(questions))
     figures = np.stack([_measured(each, relevance) for each in scores])  # [W, Q]
     folds = np.array([_fold(question) for question in questions])
-    crossed = np.empty_like(scores[0])
-    for fold in range(FOLDS):
-        own = folds == fold
-        crossed[own] = scores[int(figures[:, ~own].mean(1).argmax())][own]
-    return Chosen(WEIGHTS[int(figures.mean(1).argmax())], crossed)
+    best = [WEIGHTS[int(figures[:, folds != fold].mean(1).argmax())] for fold in range(FOLDS)]
+    return Chosen(WEIGHTS[int(figures.mean(1).argmax())], [best[fold] for fold in folds])
 
 
 def _measured(scores: Floats, relevance: Floats) -> Floats:

@@ -15,11 +15,17 @@ from torch import Tensor, nn
 
 from ray_pipeline.errors import JobError
 
+TEXTS = ("tokens", "types")
+"""Inputs that are [N, T]."""
 
-def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> ModelProto:
+
+def graph_of(
+    module: nn.Module, example: Mapping[str, Tensor], opset: int, where: str = "model.name"
+) -> ModelProto:
     """`module`, whose forward(*inputs) takes those of `example`, as ONNX with one `output`.
 
-    Each input is [N, …] for any N; `tokens` are [N, T] for any T of two or more.
+    Each input is [N, …] for any N; TEXTS are [N, T] for any T of two or more. The job names the
+    module at `where`.
 
     Raises:
         JobError: the module does something that has no ONNX counterpart.
@@ -27,8 +33,10 @@ def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> Mo
     # One object for all inputs: they share the number of rows.
     rows = torch.export.Dim("rows")
     shapes = {name: {0: rows} for name in example}
-    if "tokens" in shapes:
-        shapes["tokens"][1] = torch.export.Dim("length", min=2)
+    length = torch.export.Dim("length", min=2)
+    for name in TEXTS:
+        if name in shapes:
+            shapes[name][1] = length
     noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = noisy.level
     try:
@@ -49,7 +57,7 @@ def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> Mo
     except torch.onnx.errors.OnnxExporterError as error:
         raise JobError(
             f"the network cannot be written as ONNX: {str(error).strip().splitlines()[0]}",
-            where="model.name",
+            where=where,
             expected="a forward() of torch operations on tensors, for any number of rows",
             hint="`torch.onnx.export(..., report=True)` on the network says which operation it is",
         ) from error
@@ -57,7 +65,7 @@ def graph_of(module: nn.Module, example: Mapping[str, Tensor], opset: int) -> Mo
         noisy.setLevel(level)
     if program is None:
         raise AssertionError("torch.onnx.export(dynamo=True) returns a program")
-    _check_any_rows(program.model_proto)
+    _check_any_rows(program.model_proto, where)
     return _bare(program.model_proto)
 
 
@@ -76,14 +84,14 @@ def _plain_attention(module: nn.Module) -> Iterator[None]:
             network.set_attn_implementation(implementation)
 
 
-def _check_any_rows(model: ModelProto) -> None:
+def _check_any_rows(model: ModelProto, where: str) -> None:
     """Raises JobError if the graph is for the example's number of rows alone: where the tracing
     met a constant, the exporter says nothing and writes one."""
     for value in model.graph.input:
         if not value.type.tensor_type.shape.dim[0].dim_param:
             raise JobError(
                 "the network can be written as ONNX for a fixed number of rows only",
-                where="model.name",
+                where=where,
                 expected="a forward() of torch operations on tensors, for any number of rows",
                 hint="`len(tensor)` is a constant to the exporter, `tensor.shape[0]` is none",
             )

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from importlib import import_module
+from typing import Any
 
 import ray
 from ray import serve
@@ -42,7 +43,9 @@ def _grpc_port() -> int | None:
     """The port of the cluster's endpoints for gRPC, or None where Serve has none."""
     from ray.serve.context import _get_global_client
 
-    told = ray.get(_get_global_client()._controller.get_grpc_config.remote())
+    client = _get_global_client()
+    assert client is not None, "Serve runs"
+    told: Any = ray.get(client._controller.get_grpc_config.remote())
     return int(told.port) if told.grpc_servicer_functions else None
 
 

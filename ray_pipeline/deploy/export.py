@@ -28,7 +28,7 @@ from ray_pipeline.deploy import (
     vectors,
 )
 from ray_pipeline.deploy.forms import Forms
-from ray_pipeline.errors import BundleError, GateRefused
+from ray_pipeline.errors import GateRefused
 from ray_pipeline.job import Compress
 from ray_pipeline.model import compress, train
 from ray_pipeline.schema import Schema
@@ -142,22 +142,6 @@ def _written(
     content[manifest.model_file] = model
     bundle.write(out, manifest, content)
     return {name: len(data) for name, data in content.items()}
-
-
-def published(stage: UPath, target: UPath) -> UPath:
-    """`target`, holding the bundle that `write` put into the folder `stage`.
-
-    What already stands there whole is left as it is: an endpoint may be reading it.
-    """
-    source = bundle.opened(stage / "bundle")
-    try:
-        if bundle.opened(target).manifest == source.manifest:
-            return target
-    except BundleError:  # nothing there yet, or half of it: it is written again
-        target.mkdir(parents=True, exist_ok=True)
-    content = {name: (source.path / name).read_bytes() for name in source.manifest.files}
-    bundle.write(target, source.manifest, content)
-    return target
 
 
 def _forms(

@@ -190,15 +190,25 @@ def serve_config(site: Site) -> Resource:
 
 
 def _training(site: Site, part: str) -> list[Resource]:
-    """Workers that a run may have: none at first, at most what its training asks for."""
+    """Workers that a run may have: none at first, at most what its training asks for, or a
+    chatbot's parts."""
     train = site.job.train
     asked = train.workers.max if isinstance(train.workers, Elastic) else train.workers
     workers = max(1, site.gpus if asked == "auto" else asked)
     most = max(2, math.ceil(workers * train.cpus / site.cpus))
     groups = [_group(site, part, "cpu", least=0, most=most)]
-    if site.gpus:
-        groups.append(_group(site, part, "gpu", least=0, most=workers, gpus=1))
+    each, apart = _apart(site.job)
+    if most := max(apart, workers if site.gpus else 0):
+        groups.append(_group(site, part, "gpu", least=0, most=most, gpus=each))
     return groups
+
+
+def _apart(job: Job) -> tuple[int, int]:
+    """The GPUs of a worker in which a replica of each of a chatbot's parts fits, as its language
+    model is faster on those of one machine; and how many such workers all replicas need."""
+    given = job.serve.apart.given.values() if job.serve.apart else ()
+    each = max([1, *(math.ceil(part.gpus) for part in given)])
+    return each, math.ceil(sum(part.gpus * part.replicas.max for part in given) / each)
 
 
 def _replicas(site: Site, each: float, pod: float) -> dict[str, int]:

@@ -56,8 +56,8 @@ def deploy(
     Raises:
         BundleError: the bundle is not whole, or is a language model by itself.
         JobError: `serve.online` or `serve.log` names columns that the model does not know,
-            `serve.apart` parts that it has not, the keys of `serve.jwt` cannot be read, or a GPU is
-            needed that the cluster does not have.
+            `serve.apart` parts that it has not, the keys of `serve.jwt` cannot be read, or a GPU
+            or vLLM is needed that is not there.
         ClusterError: the port is taken, Serve listens on another, or no replica starts.
         GateRefused: it was tried, and is no good.
     """
@@ -68,8 +68,7 @@ def deploy(
     gpus = _gpus(settings)
     if settings.online:
         _check_online(settings.online, opened)
-    if settings.apart:
-        parts.check(settings.apart, opened)
+    parts.check(settings.apart, opened)
     if settings.grpc:
         grpc_calls.check(opened)
     if settings.log:

@@ -39,9 +39,13 @@ def reserved(cpus: float) -> float:
 
     Two cores are soon reserved by some endpoints. The next run, whose tasks need a whole one, would
     wait until somebody takes an endpoint down; the system shares cores better than that."""
+    return 0 if alone() else cpus
+
+
+def alone() -> bool:
+    """Whether the cluster is this machine alone, to which none will be added."""
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    alone = len(nodes) == 1 and fast_path.ALONE in (nodes[0].get("Labels") or {})
-    return 0 if alone else cpus
+    return len(nodes) == 1 and fast_path.ALONE in (nodes[0].get("Labels") or {})
 
 
 def own(context: Any) -> Any:

@@ -146,11 +146,23 @@ class Job(Settings):
             raise ValueError(f"`serve.{others[0]}` is for endpoints that predict rows")
         if self.chat.memory and self.serve.auth == "none":
             raise ValueError("`chat.memory` needs `serve.auth: key`: conversations belong to a key")
+        return self
+
+    @model_validator(mode="after")
+    def _a_language_model_where_it_runs(self) -> Job:
+        if self.chat is None:
+            return self
         by, apart = self.chat.generate.by, self.serve.apart
-        if apart and apart.generator and by != "llama":
+        generator = apart.generator if apart else None
+        if generator and by not in ("llama", "vllm"):
             raise ValueError(
-                f"`serve.apart.generator` is for `chat.generate.by: llama`, and `{by}` has no "
-                "model of its own; leave it out"
+                f"`serve.apart.generator` is for `chat.generate.by: llama` or `vllm`, and `{by}` "
+                "has no model of its own; leave it out"
+            )
+        if by == "vllm" and not (generator and generator.whole_gpus):
+            raise ValueError(
+                "`chat.generate.by: vllm` runs in replicas of its own, on whole GPUs: it needs "
+                "`serve.apart: {generator: {gpus: 1}}`, or more of them"
             )
         return self
 

@@ -13,6 +13,13 @@ from ray_pipeline.job.source import spelt_password
 
 PUBLIC = "public"
 """The group of documents that everybody may read who may call the endpoint."""
+ENGINE_OWN = frozenset(
+    {
+        *("model", "served_model_name", "distributed_executor_backend"),
+        *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+    }
+)
+"""Arguments of vLLM's engine that the job's other settings decide, or Ray."""
 GroupName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 
@@ -68,6 +75,23 @@ class ChatStore(Settings):
         return url
 
 
+class Rerank(Settings):
+    """A cross-encoder, which reads the question together with each of the first passages."""
+
+    model: str = Field(
+        description="A folder relative to the job file with config.json, model.safetensors and "
+        "tokenizer.json, or a hub's id: a model for sequence classification with one output.",
+        examples=["cross-encoder/ms-marco-MiniLM-L6-v2"],
+    )
+    candidates: int = Field(
+        20,
+        ge=2,
+        le=200,
+        description="Passages that it puts into its order, the first that were found; the others "
+        "come after them.",
+    )
+
+
 class Retrieve(Settings):
     """What is found for a question."""
 
@@ -87,6 +111,9 @@ class Retrieve(Settings):
         "rest. Without it what is best on the documents' own questions, or 0.3 if they are few.",
     )
     candidates: int = Field(50, ge=1, le=1000, description="Passages that each search proposes.")
+    rerank: Rerank | None = Field(
+        None, description="What puts the first of them into a better order; without it, nothing."
+    )
     passages: int = Field(5, ge=1, le=50, description="Passages that an answer is made from.")
     words: int = Field(
         700, ge=50, le=20_000, description="Words that these passages have together at the most."
@@ -96,13 +123,22 @@ class Retrieve(Settings):
 class Generate(Settings):
     """Who puts the answer into words."""
 
-    by: Literal["extractive", "llama", "openai"] = Field(
+    by: Literal["extractive", "llama", "vllm", "openai"] = Field(
         "extractive",
         description="`extractive` quotes the best sentences and needs no model; `llama` runs a "
-        "GGUF file in the replica; `openai` asks a server that speaks OpenAI's protocol.",
+        "GGUF file in the replica; `vllm` runs a model on GPUs, in the replicas of "
+        "`serve.apart.generator`; `openai` asks a server that speaks OpenAI's protocol.",
     )
     model: str | None = Field(
-        None, description="The GGUF file, relative to the job file; or the server's model."
+        None,
+        description="The GGUF file, relative to the job file; the server's model; or for `vllm`, "
+        "which carries none in the bundle, a hub's id, a folder that all GPU nodes see, or a URI "
+        "(s3://, gs://, abfss://, azure://).",
+    )
+    engine: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Arguments of vLLM's engine, by their names in Python.",
+        examples=[{"max_model_len": 8192, "gpu_memory_utilization": 0.85}],
     )
     url: str | None = Field(
         None, description="The server's address, up to `/v1`.", examples=["http://llm:8000/v1"]
@@ -131,6 +167,12 @@ class Generate(Settings):
             raise ValueError(f"`{self.by}` needs `model`")
         if self.by == "openai" and not (self.url or "").startswith(("http://", "https://")):
             raise ValueError("`openai` needs `url`: http:// or https://")
+        if self.engine and self.by != "vllm":
+            raise ValueError(f"`engine` is for `vllm`, and not for `{self.by}`")
+        if others := sorted(ENGINE_OWN & set(self.engine)):
+            raise ValueError(
+                f"engine.{others[0]}: `model` and the `gpus` of `serve.apart.generator` say that"
+            )
         return self
 
 
@@ -260,6 +302,21 @@ class Chat(Settings):
     retrieve: Retrieve = Retrieve()
     generate: Generate = Generate()
     judge: Judge = Judge()
+
+    @model_validator(mode="after")
+    def _asks_who_is_there(self) -> Chat:
+        """A judgement is before anything is deployed."""
+        judge = self.judge
+        asked = {
+            "answers": judge.answers and "answers" in judge.model_fields_set,
+            "attacks": judge.attacks,
+        }
+        if self.generate.by == "vllm" and (names := [name for name, on in asked.items() if on]):
+            raise ValueError(
+                f"judge.{names[0]}: `vllm` has no replica before the job is deployed; leave it "
+                "out, or have the same model judged behind a server, with `generate.by: openai`"
+            )
+        return self
 
     @field_validator("site")
     @classmethod

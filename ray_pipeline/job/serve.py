@@ -33,7 +33,17 @@ class Part(Settings):
     cpus: float = Field(
         1, gt=0, description="CPUs reserved for a replica, and as many threads that compute in it."
     )
-    gpus: float = Field(0, ge=0, description="GPUs reserved for a replica, if there are any.")
+    gpus: float = Field(
+        0,
+        ge=0,
+        description="GPUs reserved for a replica, if there are any; `vllm` needs them, and divides "
+        "its model among several.",
+    )
+
+    @property
+    def whole_gpus(self) -> int:
+        """The GPUs of a replica, or 0 if they are none or not whole ones."""
+        return int(self.gpus) if self.gpus == int(self.gpus) else 0
 
 
 class Apart(Settings):
@@ -41,7 +51,7 @@ class Apart(Settings):
 
     encoder: Part | None = Field(None, description="What turns texts into vectors.")
     generator: Part | None = Field(
-        None, description="The language model of `chat.generate.by: llama`."
+        None, description="The language model of `chat.generate.by: llama`, or `vllm`."
     )
 
     @model_validator(mode="after")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -13,13 +10,14 @@ from upath import UPath
 
 from ray_pipeline.data import features as prepared
 from ray_pipeline.data.statistics import Statistics
-from ray_pipeline.errors import DataError, JobError
+from ray_pipeline.errors import DataError
 from ray_pipeline.job import Evaluate
 from ray_pipeline.model import sample, train
 from ray_pipeline.model.judgement import Focus
 from ray_pipeline.model.multilabel import HALF, Thresholds, best_thresholds
 from ray_pipeline.model.predictions import Answers, answering, model_outputs, row_count
 from ray_pipeline.model.sample import Sample
+from ray_pipeline.model.unknown import unknown
 from ray_pipeline.schema import Schema
 
 
@@ -118,16 +116,3 @@ def positive_class(statistics: Statistics, named: str | None) -> int | None:
     if classes is None or len(classes) != 2 or statistics.task == "multilabel":
         return None
     return classes.index(named) if named is not None else int(np.argmin(statistics.label.counts))
-
-
-def unknown(
-    what: Literal["metric", "column", "class"], name: str, known: Sequence[str], where: str
-) -> JobError:
-    """An error that says what there is, and which of it is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return JobError(
-        f"no {what} is called `{name}`",
-        where=where,
-        expected="one of " + ", ".join(list(known)[:12]) if known else "nothing: this job has none",
-        hint=f"did you mean `{near[0]}`?" if near else "",
-    )

@@ -27,6 +27,7 @@ from ray_pipeline.model import (
 from ray_pipeline.model.case import Case
 from ray_pipeline.model.predictions import Predictions, model_outputs, predicted, table
 from ray_pipeline.model.tested import tested
+from ray_pipeline.model.unknown import unknown
 from ray_pipeline.schema import Schema
 
 Record = dict[str, Any]
@@ -122,7 +123,7 @@ def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
     """
     for name in settings.groups:
         if name not in schema.names:
-            raise case.unknown("column", name, schema.names, "evaluate.groups")
+            raise unknown("column", name, schema.names, "evaluate.groups")
     slices.check(settings.slices, schema)
     behaviour.check(settings.behaviour, schema)
     gates.check(settings, schema, paired)

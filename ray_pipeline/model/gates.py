@@ -9,8 +9,7 @@ from ray_pipeline import report
 from ray_pipeline.errors import GateRefused, JobError
 from ray_pipeline.job import Bound, Evaluate
 from ray_pipeline.model import fairness
-from ray_pipeline.model.case import unknown
-from ray_pipeline.model.judgement import KEYS
+from ray_pipeline.model.unknown import unknown
 from ray_pipeline.schema import Schema
 
 _WHERE = "evaluate.gates"
@@ -48,6 +47,8 @@ def passed(found: Mapping[str, Any], bounds: Mapping[str, Bound]) -> None:
 def check(settings: Evaluate, schema: Schema, paired: bool = False) -> None:
     """Refuse gates on what evaluation will not find; texts that are `paired` are found, not
     written. Raises JobError."""
+    from ray_pipeline.model.judgement import KEYS  # and PyTorch with it
+
     kind = schema.label.kind
     both = kind in ("integer", "number")
     keys = [*(KEYS["regression"] if both else ()), *KEYS["classification"]]

@@ -17,7 +17,7 @@ import pytest
 import tiny_gguf
 from pydantic import ValidationError
 
-from ray_pipeline import bundle, cluster
+from ray_pipeline import bundle
 from ray_pipeline.chat import far
 from ray_pipeline.chat.answer import timely
 from ray_pipeline.chat.bot import Bot
@@ -74,10 +74,7 @@ def asked(client, question, **more):
 
 
 def replicas(site, part):
-    """The processes of a part of the chatbot."""
-    with site.at_home():
-        members = cluster.processes(cluster.record())
-    return [one for one in members if f"ServeReplica:pantry:{part}" in " ".join(one.cmdline())]
+    return site.replicas("pantry", part)
 
 
 @contextmanager

@@ -373,29 +373,65 @@ def test_another_server_of_the_protocol_writes_the_answer(port, opened, monkeypa
     assert answer["sources"]
 
 
-def test_the_page_shows_the_answer_and_its_sources(port, folder):
-    with browser() as page:
-        page.open(f"http://127.0.0.1:{port}/kitchen/")
-        assert page.text("h1") == "Ask the kitchen"
-        page.type("#key", http_servers.KEY)
-        page.click(".example")
-        page.waited("#chat", lambda text: "[1]" in text)
-        assert page.text(".turn h2") == QUESTION
-        assert "1" in page.text(".said .mark")
-        page.click(".said .mark")
-        assert page.run("return document.querySelector('.sources details').open")
-        assert page.run("return document.querySelector('.sources a').href").startswith(
-            "https://kitchen.example/"
-        )
-        assert (
-            page.run("return document.querySelectorAll('.said b, .sources blockquote b').length")
-            == 0
-        )
-        page.click(".opinions .wrong")
-        page.waited(".opinions", lambda text: text == "Thank you.")
-        assert feedback.complaints(UPath(folder / "log"))[-1] == QUESTION
-        page.type("#question", "x")
-        page.run("document.getElementById('key').value = 'rp_wrong'")
-        page.click("#send")
-        page.waited("#chat", lambda text: "the API key is wrong" in text)
-        assert page.complaints() == []
+@pytest.fixture(scope="module")
+def window():
+    with browser() as found:
+        yield found
+
+
+def test_the_page_shows_the_answer_and_its_sources(window, port, folder):
+    window.open(f"http://127.0.0.1:{port}/kitchen/")
+    assert window.text("h1") == "Ask the kitchen"
+    window.type("#key", http_servers.KEY)
+    window.click(".example")
+    window.waited("#chat", lambda text: "[1]" in text)
+    assert window.text(".turn h2") == QUESTION
+    assert "1" in window.text(".said .mark")
+    window.click(".said .mark")
+    assert window.run("return document.querySelector('.sources details').open")
+    assert window.run("return document.querySelector('.sources a').href").startswith(
+        "https://kitchen.example/"
+    )
+    assert (
+        window.run("return document.querySelectorAll('.said b, .sources blockquote b').length") == 0
+    )
+    window.click(".opinions .wrong")
+    window.waited(".opinions", lambda text: text == "Thank you.")
+    assert feedback.complaints(UPath(folder / "log"))[-1] == QUESTION
+    window.type("#question", "x")
+    window.run("document.getElementById('key').value = 'rp_wrong'")
+    window.click("#send")
+    window.waited("#chat", lambda text: "the API key is wrong" in text)
+    assert window.complaints() == []
+
+
+def test_the_page_says_what_an_answer_waits_for(window, bot, monkeypatch):
+    monkeypatch.setattr(chat_app, "_THREADS", 1)
+    monkeypatch.setattr(turns, "_SILENT_S", 0.1)
+    turn, answered, serve = threading.Semaphore(0), bot.pieces, Serve(auth="none")
+
+    def pieces(*about):
+        assert turn.acquire(timeout=60)
+        yield from answered(*about)
+
+    monkeypatch.setattr(bot, "pieces", pieces)
+    app = ChatEndpoint(
+        "kitchen", bot, serve, gate=None, pages=pages("kitchen", bot, serve), counters=Counters()
+    )
+    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True}
+    with http_servers.running(app) as port, ExitStack() as opened, httpx.Client() as client:
+        url, others = f"http://127.0.0.1:{port}/kitchen/v1/chat/completions", []
+        for expected in (": working", ": waiting behind 0"):
+            streamed = opened.enter_context(client.stream("POST", url, json=body, timeout=60))
+            others.append(streamed.iter_lines())
+            assert expected in others[-1]
+        window.open(f"http://127.0.0.1:{port}/kitchen/")
+        window.click(".example")
+        for said in ("1 asked before you", "You are next", "Working"):
+            window.waited(".said", said.__eq__)
+            assert window.run("return document.querySelector('.said.waiting') !== null")
+            turn.release()
+        told = window.waited("#chat", lambda text: "[1]Kitchen › How is tea made?" in text)
+        assert "Tea was good with milk." in told
+        assert window.run("return document.querySelector('.said.waiting') === null")
+        assert window.complaints() == []

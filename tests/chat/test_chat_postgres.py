@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -52,13 +51,7 @@ def server():
         patch.setenv(NAME, servers.PASSWORD)
         with servers.postgres(Path(folder)) as server:
             yield server
-            end(server)
-
-
-def end(server):
-    """Without waiting until all who are connected have left."""
-    server.process.send_signal(signal.SIGINT)
-    server.process.wait(60)
+            server.interrupt()
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +364,7 @@ def test_an_endpoint_says_that_the_server_is_gone_and_goes_on_when_it_is_back(bu
             return client.post(url, json=body | more)
 
         assert "bad with salt" in asked().text
-        end(server)
+        server.interrupt()
         try:
             refused = asked()
             assert refused.status_code == 503
@@ -383,7 +376,7 @@ def test_an_endpoint_says_that_the_server_is_gone_and_goes_on_when_it_is_back(bu
             server.start()
         assert "bad with salt" in asked().text
         assert "good with milk" in json.dumps(lazy.answered("How is tea made?"))
-        end(server)  # and back before anybody asked
+        server.interrupt()  # and back before anybody asked
         server.start()
         assert "bad with salt" in asked().text
 

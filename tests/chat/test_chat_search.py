@@ -106,13 +106,14 @@ def test_a_weight_is_chosen_by_other_questions():
     scores[3] = good
     made = weights.chosen(scores, relevance, questions)
     assert made.weight == weights.WEIGHTS[3]
-    assert (made.scores == good).all()
+    assert made.each == [weights.WEIGHTS[3]] * 40
     # What is best on one fold alone is not what that fold is judged by.
     own = np.array([weights._fold(question) == 0 for question in questions])
     scores = [np.where(own[:, None], bad, good), np.where(own[:, None], good, bad)]
-    assert (weights.chosen(scores, relevance, questions).scores[own] == bad[own]).all()
+    each = np.array(weights.chosen(scores, relevance, questions).each)
+    assert (each[own] == weights.WEIGHTS[0]).all()
     few = weights.chosen(scores, relevance[:5], questions[:5])
-    assert few.weight == weights.WEIGHTS[0]
+    assert (few.weight, few.each) == (weights.WEIGHTS[0], [weights.WEIGHTS[0]] * 5)
 
 
 def test_the_three_ways(passages):

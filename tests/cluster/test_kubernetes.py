@@ -11,10 +11,12 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray._common.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
 from ray_pipeline import cli
-from ray_pipeline.deploy import fast_path
+from ray_pipeline.deploy import fast_path, grpc_messages, kubernetes, kubernetes_ray
+from ray_pipeline.job import Job
 
 KUBERNETES = "1.33"
 CRDS = json.loads((Path(__file__).parent / "kuberay.json").read_text())
@@ -25,7 +27,7 @@ storage: s3://bucket/storage
 data: {source: {url: "postgresql://me:${SHOP_PASSWORD}@db/shop", table: rows}, label: left}
 model: {name: "my_net.wide:network"}
 train: {workers: {min: 2, max: 6}, cpus: 2}
-serve: {replicas: {min: 2, max: 9}, cpus: 1, metrics: key}
+serve: {replicas: {min: 2, max: 9}, cpus: 1, metrics: key, grpc: 9001}
 """
 
 WATCHED = """
@@ -147,6 +149,22 @@ def test_serve_takes_its_configuration(resources):
     assert (endpoint.name, endpoint.route_prefix) == ("shop_floor", "/shop_floor")
     assert front.route_prefix == "/"
     assert endpoint.args["bundle"].startswith("s3://bucket/")
+    (registers,) = config.grpc_options.grpc_servicer_functions
+    assert import_attr(registers) is grpc_messages.registered
+
+
+def test_grpc_is_let_in_where_serve_listens_for_it(resources):
+    service = resources["service/rayservice.yaml"]["spec"]
+    port = yaml.safe_load(service["serveConfigV2"])["grpc_options"]["port"]
+    assert {"name": "grpc", "port": port, "targetPort": port} in service["serveService"]["spec"][
+        "ports"
+    ]
+    for template in pods(service["rayClusterConfig"]):
+        (container,) = template["spec"]["containers"]
+        assert {"name": "grpc", "containerPort": port} in container["ports"]
+    rules = resources["service/networkpolicy.yaml"]["spec"]["ingress"]
+    to_all = [one["port"] for rule in rules if "from" not in rule for one in rule["ports"]]
+    assert port in to_all
 
 
 def test_pods_are_as_many_as_the_job_asks_for(resources):
@@ -163,6 +181,25 @@ def test_pods_are_as_many_as_the_job_asks_for(resources):
     # 6 training workers of 2 CPUs are 3 pods, or as many GPUs.
     for file, spec in (("job/rayjob.yaml", "rayClusterSpec"), ("cluster/raycluster.yaml", None)):
         assert groups(file, spec) == {"cpu": (0, 3), "gpu": (0, 6)}
+
+
+def test_a_chatbots_parts_get_workers_with_their_gpus():
+    def gpus(apart, **given):
+        chat = {"encoder": "base", "generate": {"by": "vllm", "model": "maker/writer"}}
+        data, serve = {"source": "s3://bucket/pages"}, {"apart": apart}
+        job = Job(name="desk", storage="s3://bucket", data=data, chat=chat, serve=serve)
+        made = kubernetes_ray.cluster(kubernetes.site(job, image="i", **given))
+        *_, group = made["spec"]["workerGroupSpecs"]
+        (container,) = group["template"]["spec"]["containers"]
+        asked = container["resources"]["limits"]["nvidia.com/gpu"]
+        return group["groupName"], group["minReplicas"], group["maxReplicas"], asked
+
+    writer = {"gpus": 2, "replicas": {"min": 1, "max": 3}}
+    assert gpus({"generator": writer}) == ("gpu", 0, 3, "2")
+    assert gpus({"generator": writer}, gpus=8) == ("gpu", 0, 8, "2")
+    # Three replicas with 2 GPUs, and two with half of one, are on four nodes of two.
+    encoder = {"gpus": 0.5, "replicas": {"max": 2}}
+    assert gpus({"generator": writer, "encoder": encoder}) == ("gpu", 0, 4, "2")
 
 
 def test_no_secret_is_in_a_manifest_and_each_is_named(folder, resources, capsys):

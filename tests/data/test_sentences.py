@@ -10,7 +10,7 @@ import tiny_encoder
 from upath import UPath
 
 from ray_pipeline.data import feature_graph, features, onnx_export, onnx_session
-from ray_pipeline.data.encoders import pretrained, sentences, tokens
+from ray_pipeline.data.encoders import graphs, pretrained, sentences, tokens
 from ray_pipeline.job import Data
 from ray_pipeline.schema import Column, Schema
 
@@ -102,7 +102,7 @@ def test_attention_is_written_plainly_and_trained_as_it_was(base):
         def forward(self, *inputs):
             return pretrained.pooled_mean(self.backbone, *inputs)
 
-    onnx_export.graph_of(Pooled(), example, sentences.OPSET)
+    onnx_export.graph_of(Pooled(), example, graphs.OPSET)
     assert before == "sdpa" == backbone.config._attn_implementation
     assert {"Softmax", "LayerNormalization"} <= operations(sentences.graph_of(base))
     assert "IsNaN" not in operations(sentences.graph_of(base))

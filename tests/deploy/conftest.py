@@ -9,7 +9,7 @@ from releases import some_rows
 from small_bundles import Exported, exported
 from upath import UPath
 
-from ray_pipeline.deploy import export
+from ray_pipeline.deploy import publish
 from ray_pipeline.job import Model
 
 
@@ -30,7 +30,7 @@ def regressor(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture
 def bundle_copy(classifier: Exported, tmp_path: Path) -> Path:
     """A bundle that a test may spoil."""
-    export.published(classifier.root / "export-v1", UPath(tmp_path / "copy"))
+    publish.published(classifier.root / "export-v1", UPath(tmp_path / "copy"))
     return tmp_path / "copy"
 
 

@@ -23,7 +23,7 @@ from ray_pipeline.data.statistics import (
     NumberStatistics,
     Statistics,
 )
-from ray_pipeline.deploy import export
+from ray_pipeline.deploy import export, publish
 from ray_pipeline.job import Compress, Model
 from ray_pipeline.model import zoo
 from ray_pipeline.schema import Column, Schema
@@ -111,7 +111,7 @@ def exported(root: UPath, task: str, model: Model | None = None) -> Exported:
     write_network(root / "trained", model or Model(width=16, depth=2), statistics)
     (root / "judged/metrics.json").write_text(json.dumps({"accuracy": 0.87, "groups": {}}))
     record = export.write(*stages(root), schema, "income", Compress(), {"train": "ab"}, **out(root))
-    export.published(root / "export-v1", root / "bundles/v1")
+    publish.published(root / "export-v1", root / "bundles/v1")
     return Exported(root, schema, statistics, record, bundle.opened(root / "bundles/v1"))
 
 
@@ -129,7 +129,7 @@ def exported_of(
     (root / "judged/metrics.json").write_text("{}")
     write_network(root / "trained", model, statistics)
     record = export.write(*stages(root), schema, "shop", Compress(int8="never"), {}, **out(root))
-    export.published(root / "export-v1", root / "bundles/v1")
+    publish.published(root / "export-v1", root / "bundles/v1")
     return Exported(root, schema, statistics, record, bundle.opened(root / "bundles/v1"))
 
 

@@ -18,12 +18,19 @@ OLD_AGE = 50
 """Above this, `failing` fails; the example row is younger."""
 
 
-def version(made: Bundle, folder: Path, name: str, nodes: Any = None, **changes: Any) -> Bundle:
-    """The bundle as another version; `nodes` makes nodes from its output's name to the new one."""
+def version(
+    made: Bundle,
+    folder: Path,
+    name: str,
+    nodes: Any = None,
+    graph_file: str = "model.onnx",
+    **changes: Any,
+) -> Bundle:
+    """The bundle as another version; `nodes` makes nodes from the graph's output to a new one."""
     folder.mkdir()
     files = {file: (made.path / file).read_bytes() for file in made.manifest.files}
     if nodes is not None:
-        graph = onnx.load_from_string(files["model.onnx"])
+        graph = onnx.load_from_string(files[graph_file])
         old, new = graph.graph.output[0].name, f"{graph.graph.output[0].name}_of_{name}"
         added, constants = nodes(old, new)
         graph.graph.node.extend(added)
@@ -32,7 +39,7 @@ def version(made: Bundle, folder: Path, name: str, nodes: Any = None, **changes:
         )
         kind = graph.graph.output[0].type
         graph.graph.output[0].CopyFrom(onnx.ValueInfoProto(name=new, type=kind))
-        files["model.onnx"] = graph.SerializeToString()
+        files[graph_file] = graph.SerializeToString()
     changes |= {"version": name, "files": {}, "digest": "0" * 64}
     bundles.write(UPath(folder), dataclasses.replace(made.manifest, **changes), files)
     return bundles.opened(folder)
@@ -55,9 +62,9 @@ def failing(old: str, new: str) -> tuple[list[Any], dict[str, Any]]:
     return nodes, {"old_age": np.float64(OLD_AGE), "only_one": np.zeros(1, np.float32)}
 
 
-def slow(old: str, new: str) -> tuple[list[Any], dict[str, Any]]:
+def slow(old: str, new: str, side: int = 900) -> tuple[list[Any], dict[str, Any]]:
     """Takes some tens of milliseconds: it multiplies what does not matter."""
-    shape = [900, 900]
+    shape = [side, side]
     nodes = [helper.make_node("RandomNormal", [], ["noise"], shape=shape)]
     nodes += [helper.make_node("MatMul", ["noise", "noise"], ["product"])]
     nodes += [

@@ -24,7 +24,7 @@ from ray_pipeline import bundle, report
 from ray_pipeline.data import feature_graph
 from ray_pipeline.data.compiled import compiled_arrow
 from ray_pipeline.data.statistics import LabelStatistics, NumberStatistics, Statistics
-from ray_pipeline.deploy import card, export, graph, runtime
+from ray_pipeline.deploy import card, export, graph, publish, runtime
 from ray_pipeline.deploy.protocol import Protocol
 from ray_pipeline.errors import BundleError, GateRefused, JobError
 from ray_pipeline.job import Compress, Model
@@ -261,23 +261,23 @@ def test_columns_of_one_kind_only(classifier, empty, tmp_path):
 
 def test_published_is_left_alone_while_it_is_whole(classifier, tmp_path):
     target = UPath(tmp_path / "v1")
-    export.published(classifier.root / "export-v1", target)
+    publish.published(classifier.root / "export-v1", target)
     before = (tmp_path / "v1/model.onnx").stat().st_mtime_ns
-    assert export.published(classifier.root / "export-v1", target) == target
+    assert publish.published(classifier.root / "export-v1", target) == target
     assert (tmp_path / "v1/model.onnx").stat().st_mtime_ns == before
 
 
 def test_published_again_where_it_is_broken(classifier, tmp_path):
     target = UPath(tmp_path / "v1")
-    export.published(classifier.root / "export-v1", target)
+    publish.published(classifier.root / "export-v1", target)
     (tmp_path / "v1/model.onnx").write_bytes(b"broken")
-    export.published(classifier.root / "export-v1", target)
+    publish.published(classifier.root / "export-v1", target)
     assert bundle.opened(target).manifest == classifier.bundle.manifest
 
 
 def test_published_to_an_object_store(classifier, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    target = export.published(classifier.root / "export-v1", UPath("memory://published/v1"))
+    target = publish.published(classifier.root / "export-v1", UPath("memory://published/v1"))
     assert bundle.opened(target).manifest == classifier.bundle.manifest
 
 

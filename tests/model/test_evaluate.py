@@ -236,14 +236,18 @@ FOUND = {
 
 
 def test_gates_pass_within_their_bounds() -> None:
-    gates.passed(
-        FOUND,
-        {
-            "accuracy": Bound(min=0.84, max=0.9),
-            "classes.>50K.recall": Bound(min=0.5),
-            "groups.sex.equalized_odds_difference": Bound(max=0.2),
-        },
-    )
+    bounds = {
+        "accuracy": Bound(min=0.84, max=0.9),
+        "classes.>50K.recall": Bound(min=0.5),
+        "groups.sex.equalized_odds_difference": Bound(max=0.2),
+    }
+    gates.passed(FOUND, bounds)
+    outside = (Bound(max=0.839), Bound(min=0.601), Bound(max=0.199))
+    for name, bound in zip(bounds, outside, strict=True):
+        with pytest.raises(GateRefused) as caught:
+            gates.passed(FOUND, bounds | {name: bound})
+        assert caught.value.what.startswith(f"{name} is ")
+        assert ";" not in caught.value.what  # the others still pass
 
 
 def test_all_failing_gates_are_listed_with_number_and_bound() -> None:

@@ -152,4 +152,7 @@ def test_images_may_be_mixed():
         name="p", missing=0, height=2, width=2, channels=1, mean=(0.0,), deviation=(1.0,)
     )
     inputs = Inputs(numbers=0, categories=(), outputs=2, image=image)
-    mixup.check(Train(mixup=0.2), Model(name="cnn"), inputs, "classification")
+    asked = (Train(mixup=0.2), Model(name="cnn"))
+    mixup.check(*asked, inputs, "classification")
+    with pytest.raises(JobError, match="1 columns are read as categories"):
+        mixup.check(*asked, inputs.model_copy(update={"categories": (3,)}), "classification")

@@ -79,7 +79,7 @@ async function* events(response) {
     held = lines.pop();
     for (const line of lines) {
       if (line.startsWith(":")) {  // a comment: nothing has come yet
-        yield { waiting: Number(line.match(/behind (\d+)/)?.[1] || 0) };
+        yield { waiting: line };
         continue;
       }
       const data = line.replace(/^data: /, "");
@@ -87,6 +87,13 @@ async function* events(response) {
       yield JSON.parse(data);
     }
   }
+}
+
+/* What an answer waits for, by what the server says of it. */
+function patience(told) {
+  const before = told.match(/behind (\d+)/)?.[1];
+  if (before === undefined) return "Working";
+  return before === "0" ? "You are next" : `${before} asked before you`;
 }
 
 async function answer(text) {
@@ -103,7 +110,7 @@ async function answer(text) {
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
       if ("waiting" in event) {
-        if (!whole) said.textContent = event.waiting ? `${event.waiting} asked before you ` : "";
+        if (!whole) said.textContent = patience(event.waiting);
         continue;
       }
       whole += event.choices?.[0]?.delta?.content || "";

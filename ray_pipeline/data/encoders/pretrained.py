@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,39 @@ def causal(base: str) -> Any:
     return _loaded("AutoModelForCausalLM", base)
 
 
-def _loaded(kind: str, base: str) -> Any:
+def scoring(base: str, where: str) -> Any:
+    """As `backbone`, the cross-encoder that reads two texts together and says one number of them;
+    the job names it at `where`.
+
+    Raises:
+        JobError: as `backbone`, or it says more than one number, or has no weights to say it by.
+    """
+    network, told = _loaded(
+        "AutoModelForSequenceClassification", base, where, output_loading_info=True
+    )
+    outputs, missing = network.config.num_labels, sorted(told["missing_keys"])
+    if missing or outputs != 1:
+        fault = f"lacks the weights `{missing[0]}`" if missing else f"has {outputs} outputs"
+        raise JobError(
+            f"`{base}` is no cross-encoder: it {fault}",
+            where=where,
+            expected="a model for sequence classification with one output, such as "
+            "cross-encoder/ms-marco-MiniLM-L6-v2",
+        )
+    return network
+
+
+def reads_types(network: Any, base: str) -> bool:
+    """Whether a model of `scoring` is told which of both texts each token is of: its tokenizer
+    says so, and it listens."""
+    from transformers import AutoTokenizer
+
+    told = AutoTokenizer.from_pretrained(base, local_files_only=Path(base).is_dir())
+    name = "token_type_ids"
+    return name in told.model_input_names and name in inspect.signature(network.forward).parameters
+
+
+def _loaded(kind: str, base: str, where: str = "model.base", **more: Any) -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
@@ -36,12 +69,12 @@ def _loaded(kind: str, base: str) -> Any:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return getattr(transformers, kind).from_pretrained(
-            base, local_files_only=local, use_safetensors=True, dtype=float32
+            base, local_files_only=local, use_safetensors=True, dtype=float32, **more
         )
     except (OSError, ValueError) as error:
         raise JobError(
             f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
-            where="model.base",
+            where=where,
             expected="a folder or a hub's id with config.json and model.safetensors",
         ) from error
 

@@ -6,7 +6,6 @@ bundle's. It is written as ONNX once for each machine, into the user's cache.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from upath import UPath
 
-from ray_pipeline import files
-from ray_pipeline.data import onnx_session
-from ray_pipeline.data.encoders import tokens
+from ray_pipeline.data.encoders import graphs, tokens
 from ray_pipeline.data.encoders.build import Build
 from ray_pipeline.data.statistics import SentenceStatistics
 from ray_pipeline.job.features import ColumnFeatures
 
-OPSET = 20
 VECTOR = "vector of "
 """What stands before a column's name in that of its vectors, where they were made before."""
 
@@ -44,12 +40,7 @@ def fitted(name: str, settings: ColumnFeatures) -> SentenceStatistics:
 def graph_of(base: str) -> UPath:
     """The file of the encoder as ONNX, made if it is not in the cache: `tokens` [N, T] int64, -1
     after a text's end → [N, width] float. Raises JobError."""
-    cache = UPath(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    path = cache / "ray_pipeline" / "encoders" / f"{tokens.digest_of(base)}.onnx"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(path, _exported(base))
-    return path
+    return graphs.cached("encoders", base, _exported)
 
 
 def _exported(base: str) -> bytes:
@@ -68,7 +59,7 @@ def _exported(base: str) -> bytes:
             return nn.functional.normalize(pretrained.pooled_mean(self.backbone, *inputs), dim=1)
 
     example = {"tokens": torch.zeros(2, 8, dtype=torch.int64)}
-    content: bytes = onnx_export.graph_of(Sentences(), example, OPSET).SerializeToString()
+    content: bytes = onnx_export.graph_of(Sentences(), example, graphs.OPSET).SerializeToString()
     return content
 
 
@@ -76,20 +67,12 @@ def embedding(
     column: SentenceStatistics,
     threads: int = 1,
     graph: Path | None = None,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = graphs.CPU,
 ) -> Callable[[Any], Vectors]:
     """A function from texts [N] to their vectors [N, width], of length 1; by the encoder in the
     file `graph`, if it is not to be that of the cache, and the first of ONNX Runtime's `providers`
     that can."""
-    import onnxruntime
-
-    on_cpu = providers[0] == "CPUExecutionProvider"
-    loaded = onnxruntime.InferenceSession(
-        str(graph or graph_of(column.base)),
-        onnx_session.settings(threads),
-        providers=list(providers),
-        disabled_optimizers=onnx_session.SLOWER_ON_CPU if on_cpu else (),
-    )
+    loaded = graphs.session(graph or graph_of(column.base), threads, providers)
 
     def run(columns: dict[str, NDArray[Any]]) -> Vectors:
         vectors: Vectors = loaded.run(None, {"tokens": columns[column.name]})[0]

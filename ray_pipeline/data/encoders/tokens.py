@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def fitted(name: str, settings: ColumnFeatures) -> TokenStatistics:
     )
 
 
-def content_of(base: str) -> str:
-    """The tokenizer.json in a local folder, or of a hub's id. Raises JobError."""
+def content_of(base: str, where: str = "data.features.columns.….encoder") -> str:
+    """The tokenizer.json in a local folder, or of a hub's id, which the job names at `where`.
+    Raises JobError."""
     path = Path(base) / FILE
     if path.is_file():
         return path.read_text(encoding="utf-8")
@@ -57,9 +59,15 @@ def content_of(base: str) -> str:
     except (OSError, ValueError) as error:
         raise JobError(
             f"`{base}` cannot be loaded: {str(error).strip().splitlines()[0]}",
-            where="data.features.columns.….encoder",
+            where=where,
             expected=f"a folder or a hub's id with {FILE}",
         ) from error
+    if len(found) <= len(found.all_special_ids):  # what transformers makes up where there is none
+        raise JobError(
+            f"`{base}` has no tokenizer",
+            where=where,
+            expected=f"a folder or a hub's id with {FILE}",
+        )
     content: str = found.backend_tokenizer.to_str()
     return content
 
@@ -76,13 +84,21 @@ def digest_of(base: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def longest_of(base: str, most: int) -> int:
+    """Tokens of a text that are read: `most`, or as many as a model in a folder has places for, of
+    which some families keep two for themselves."""
+    config = Path(base) / "config.json"
+    told = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return min(most, int(told.get("max_position_embeddings", most + 2)) - 2)
+
+
 def tokenizing(column: TokenStatistics) -> Tokenize:
     """A function from texts to tokens, of which no more than `longest` are kept of a text.
 
     Raises:
         JobError: the library is not installed.
     """
-    tokenizer = _tokenizer(column)
+    tokenizer = tokenizer_of(column)
     tokenizer.enable_truncation(column.longest)
     tokenizer.no_padding()
 
@@ -94,10 +110,11 @@ def tokenizing(column: TokenStatistics) -> Tokenize:
 
 def vocabulary(column: TokenStatistics) -> list[str]:
     """The tokens that a column's texts are made of, in order. Raises JobError as `tokenizing`."""
-    return sorted(_tokenizer(column).get_vocab())
+    return sorted(tokenizer_of(column).get_vocab())
 
 
-def _tokenizer(column: TokenStatistics) -> Any:
+def tokenizer_of(column: TokenStatistics) -> Any:
+    """The tokenizer itself. Raises JobError as `tokenizing`."""
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
@@ -132,19 +149,31 @@ def reading(run: Run, columns: Sequence[TokenStatistics], run_tokens: float = RU
 
     def read(given: Columns) -> NDArray[Any]:
         texts = {name: tokens(list(given[name])) for name, tokens in tokenize.items()}
-        lengths = np.array([sum(map(len, row)) for row in zip(*texts.values(), strict=True)])
-        order, parts = np.argsort(lengths, kind="stable"), []
-        for part in _alike(lengths[order], run_tokens):
-            places = order[part]
-            rest = {name: given[name][places] for name in given if name not in texts}
-            made = {name: _matrix([texts[name][place] for place in places]) for name in texts}
-            parts.append(run(rest | made))
-        outputs = np.concatenate(parts)
-        found = np.empty_like(outputs)
-        found[order] = outputs
-        return found
+        rest = {name: given[name] for name in given if name not in texts}
+        return run_alike(run, texts, rest, run_tokens)
 
     return read
+
+
+def run_alike(
+    run: Run,
+    texts: Mapping[str, Sequence[Sequence[int]]],
+    rest: Columns,
+    run_tokens: float = RUN_TOKENS,
+) -> NDArray[Any]:
+    """The outputs [N, …] of `run` for N rows, each of some `texts` in tokens and the `rest`: in
+    parts as `reading` makes them."""
+    lengths = np.array([sum(map(len, row)) for row in zip(*texts.values(), strict=True)])
+    order, parts = np.argsort(lengths, kind="stable"), []
+    for part in _alike(lengths[order], run_tokens):
+        places = order[part]
+        others = {name: column[places] for name, column in rest.items()}
+        made = {name: _matrix([texts[name][place] for place in places]) for name in texts}
+        parts.append(run(others | made))
+    outputs = np.concatenate(parts)
+    found = np.empty_like(outputs)
+    found[order] = outputs
+    return found
 
 
 def _alike(lengths: NDArray[np.int64], run_tokens: float) -> list[slice]:

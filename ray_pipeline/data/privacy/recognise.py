@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args
 
+from ray_pipeline.data.privacy.absent import absent
 from ray_pipeline.errors import JobError
 from ray_pipeline.job.privacy import Entity
 
@@ -157,6 +158,7 @@ def _people(texts: Sequence[str]) -> list[list[Span]]:
 def _ner() -> Any:
     if not has_ner():
         return None
+    _presidio()  # spaCy would load it, as one of those that offer it pipes
     package = importlib.import_module(NER_PACKAGE)
     # Only what finds entities: the tagger and the parser would take most of the time.
     unused = ["tagger", "parser", "attribute_ruler", "lemmatizer"]
@@ -171,27 +173,36 @@ def _not_installed() -> JobError:
     )
 
 
+def _presidio() -> Any:
+    """Presidio, and spaCy below it. Both would load PyTorch and Transformers where those are
+    installed, which takes seconds, for models that are not used here; in this process, neither has
+    such models then, unless PyTorch was loaded before. Raises JobError: it is not installed."""
+    try:
+        with absent("torch", "transformers"):
+            return importlib.import_module("presidio_analyzer")
+    except ImportError as error:
+        raise _not_installed() from error
+
+
 @lru_cache(maxsize=1)
 def _recognisers() -> tuple[tuple[str, Any, bool], ...]:
     """Entity, recogniser, and whether what it finds always holds a digit."""
-    try:
-        import tldextract
-        from presidio_analyzer import Pattern, PatternRecognizer
-        from presidio_analyzer import predefined_recognizers as known
-    except ImportError as error:
-        raise _not_installed() from error
+    import tldextract
+
+    presidio = _presidio()
+    known = presidio.predefined_recognizers
     suffixes = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
 
-    class Email(known.EmailRecognizer):
+    class Email(known.EmailRecognizer):  # type: ignore[misc, name-defined]
         """Presidio's asks tldextract's default, which would fetch the suffix list."""
 
         def validate_result(self, pattern_text: str) -> bool:
             return bool(suffixes(pattern_text).fqdn)
 
     def own(entity: str, context: list[str], *patterns: tuple[str, float]) -> Any:
-        made = [Pattern(entity, regex, score) for regex, score in patterns]
+        made = [presidio.Pattern(entity, regex, score) for regex, score in patterns]
         # Upper case matters in names and streets, so Presidio's IGNORECASE is left out.
-        return PatternRecognizer(
+        return presidio.PatternRecognizer(
             entity, patterns=made, context=context, global_regex_flags=re.MULTILINE
         )
 

@@ -16,7 +16,7 @@ from upath import UPath
 
 from ray_pipeline import audit, bundle, cli, pipeline
 from ray_pipeline.data.privacy import forget, keys, stored
-from ray_pipeline.deploy import batch, export
+from ray_pipeline.deploy import batch, publish
 from ray_pipeline.deploy.runtime import Predictor
 from ray_pipeline.errors import GateRefused, JobError
 from ray_pipeline.job import Job
@@ -92,7 +92,7 @@ def original(tmp_path_factory, ray_cluster, own_keys) -> tuple[Path, dict[str, A
     record = pipeline.run(job_in(folder), Quiet(), until="export")
     (exported,) = (folder / "storage/shop/stages").glob("export-*")
     version = exported.name.rpartition("-")[2]
-    export.published(UPath(exported), UPath(folder / "storage/shop/bundles" / version))
+    publish.published(UPath(exported), UPath(folder / "storage/shop/bundles" / version))
     return folder, record
 
 
