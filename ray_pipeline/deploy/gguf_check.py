@@ -54,6 +54,8 @@ class Reader:
         self._key = secrets.token_hex(32)
         settings.api_keys = [self._key]
         self._server = xllamacpp.Server(settings)
+        # One that is forgotten before it has begun to work waits for itself for ever.
+        self._server.handle_completions({"prompt": [0], "max_tokens": 1})
 
     def tokens(self, text: str, whole: bool = False) -> list[int]:
         """The tokens of a text, with those that begin and end a `whole` one."""

@@ -122,7 +122,7 @@ def test_llama_cpp_reads_what_transformers_reads(tmp_path, case):
     family, division, settings = READ[case]
     tokenizer = tokenizer_of(division)
     found = compared(tmp_path, network_in(tmp_path, tokenizer, family, **settings), tokenizer)
-    assert found["tokens"] > 30, found
+    assert found["tokens"] > 25, found
     assert 0 < found["difference"] < gguf_check.MAX_DIFFERENCE
 
 
@@ -130,7 +130,7 @@ def test_llama_cpp_reads_what_transformers_reads(tmp_path, case):
 def test_a_base_without_a_template_is_asked_as_it_was_taught(tmp_path, begins):
     tokenizer = tokenizer_of("gpt-2", template=None, begins=begins)
     found = compared(tmp_path, network_in(tmp_path, tokenizer), tokenizer)
-    assert found["tokens"] > 30, found
+    assert found["tokens"] > 25, found
 
 
 @pytest.mark.parametrize("division", ["gpt-2", "llama-bpe", "qwen2"])
@@ -153,7 +153,7 @@ def test_a_file_whose_template_llama_cpp_cannot_read_is_refused(tmp_path):
 
 
 def test_a_file_whose_heads_are_not_turned_is_refused(tmp_path, tokenizer, monkeypatch):
-    network = network_in(tmp_path, tokenizer)
+    network = network_in(tmp_path, tokenizer, initializer_range=0.3)
     monkeypatch.setattr(gguf_file, "_TURNED", "")
     assert "losses of answers differ" in compared(tmp_path, network, tokenizer)["left_out"]
 
