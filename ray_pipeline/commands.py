@@ -8,7 +8,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_pipeline.job import Job
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,13 +35,10 @@ def validate(options: argparse.Namespace) -> None:
 
     job = jobfile.read(options.job, options.set)
     if job.chat is not None:
-        from ray_pipeline import cluster
         from ray_pipeline.chat import documents, rerank
-        from ray_pipeline.deploy import parts
 
-        if job.chat.generate.by == "vllm" and (os.environ.get("RAY_ADDRESS") or cluster.record()):
-            cluster.connect(start=False)  # its GPUs count
-        parts.ready(job)
+        if job.chat.generate.by == "vllm":
+            _check_engine(job)
         rerank.check(job.chat.retrieve)
         files = documents.found(job.data.source, job.chat.access)
         lines = [f"{options.job}: valid", "", *(f"  {f.name:<40} {f.group}" for f in files)]
@@ -60,6 +60,16 @@ def validate(options: argparse.Namespace) -> None:
     else:
         lines += ["", "after `run --until features`, this plans memory, time and cost of training"]
     return printed(result, lines, options.json)
+
+
+def _check_engine(job: Job) -> None:
+    """Raises JobError: the chatbot's language model cannot be run here."""
+    from ray_pipeline import cluster
+    from ray_pipeline.deploy import parts
+
+    if os.environ.get("RAY_ADDRESS") or cluster.record():
+        cluster.connect(start=False)  # its GPUs count
+    parts.ready(job)
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ from upath import UPath
 from ray_pipeline import audit, costs, report, runs, tracking
 from ray_pipeline.data.labels import annotate
 from ray_pipeline.data.labels.annotate import Wanted
-from ray_pipeline.deploy import parts
 from ray_pipeline.errors import JobError, UsageError
 from ray_pipeline.job import Job
 from ray_pipeline.path import path
@@ -56,7 +55,9 @@ def run(job: Job, watcher: Watcher, until: str | None = None) -> Record:
     """
     if until is not None and until not in STAGES:
         raise UsageError(f"no stage is called `{until}`", expected=", ".join(STAGES))
-    if until in (None, "deploy"):
+    if job.chat and until in (None, "deploy"):
+        from ray_pipeline.deploy import parts  # and with it Ray Serve
+
         parts.ready(job)
     with tracking.following(job.storage) as tracker:
 
