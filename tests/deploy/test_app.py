@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
+import time
 
 import httpx
 import jsonschema
@@ -313,6 +315,37 @@ def test_rows_of_one_request_stay_together_and_a_change_of_pace_is_noticed():
     asyncio.run(ask())
     assert seen[:3] == [7, 1, 1]
     assert seen[-1] > 2
+
+
+def test_requests_are_read_while_a_long_run_is_made():
+    """They share the next run, and an error of one run is no other's."""
+    begun, go_on, runs = threading.Event(), threading.Event(), []
+
+    def run(rows):
+        runs.append(rows)
+        if len(runs) == 2:
+            begun.set()
+            assert go_on.wait(30)
+            raise ValueError("of the second")
+        time.sleep(0.01)
+        return rows
+
+    async def ask():
+        batcher = Batcher(run, max_rows=10)
+        assert await batcher.results([1]) == [1]  # from which it knows that runs are long
+        second = asyncio.ensure_future(batcher.results([2]))
+        assert await asyncio.to_thread(begun.wait, 30)
+        later = [asyncio.ensure_future(batcher.results([number])) for number in (3, 4)]
+        await asyncio.sleep(0)
+        later[0].cancel()
+        go_on.set()
+        return await asyncio.gather(second, *later, return_exceptions=True)
+
+    second, third, fourth = asyncio.run(ask())
+    assert str(second) == "of the second"
+    assert isinstance(third, asyncio.CancelledError)
+    assert fourth == [4]
+    assert runs == [[1], [2], [3, 4]]
 
 
 def test_a_cancelled_request_leaves_the_others_alone():
