@@ -105,6 +105,12 @@ def _add_jobs(command: Command) -> None:
     watching = command(commands_watch.watch, "JOB")
     watching.add_argument("--once", action="store_true", help="look once, and end")
     talking = command(commands_chat.chat, "JOB")
+    talking.add_argument(
+        "--transcripts",
+        metavar="FILE",
+        help="print for each line of FILE (`question`, `answer`) what a language model is told of "
+        "the question, and the answer: transcripts that a `language` job learns from",
+    )
     for parser in (validating, running, asking, erasing, expiring, watching, talking):
         parser.add_argument(
             "--set", action="append", default=[], metavar="A.B=VALUE", help="change a setting"

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 
 def chat(options: argparse.Namespace) -> None:
-    """Ask a job's chatbot, a question on each line; who has its files may read all groups."""
+    """Ask a job's chatbot, a question on each line; who has its files may read all groups. Or write
+    transcripts for a language model to learn from."""
     from ray_pipeline import bundle, jobfile, runs
     from ray_pipeline.chat.bot import Bot
+    from ray_pipeline.chat.transcripts import transcripts
     from ray_pipeline.errors import UsageError
 
     job = jobfile.read(options.job, options.set)
@@ -28,6 +30,10 @@ def chat(options: argparse.Namespace) -> None:
             hint=f"ray-pipeline run {options.job}",
         )
     bot = Bot(bundle.opened(made[0]))
+    if options.transcripts:
+        for line in transcripts(bot, options.transcripts):
+            print(json.dumps(line, ensure_ascii=False))
+        return
     asking = sys.stdin.isatty()
     if asking:
         print("Ask; an empty line ends it.")

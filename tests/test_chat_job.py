@@ -88,6 +88,22 @@ def test_a_second_run_has_nothing_to_do(ran, folder, site):
     assert json.loads(told.splitlines()[-1])["bundle"] == ran["bundle"]
 
 
+def test_its_prompts_become_transcripts_to_learn_from(ran, folder, site):
+    pair = {"question": "How is tea made?", "answer": "With milk.", "chapter": "passed over"}
+    (folder / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    told = site.printed("chat", "chat.yaml", "--transcripts", "pairs.jsonl", folder=folder)
+    assert told["question"] == pair["question"]
+    rules, asked, said = json.loads(told["messages"])
+    assert rules["role"] == "system"
+    assert "Tea was good with milk." in asked["content"]
+    assert asked["content"].endswith("Question: How is tea made?")
+    assert said == {"role": "assistant", "content": "With milk."}
+    (folder / "pairs.jsonl").write_text('{"question": "Why?"}\n')
+    code, _, err = site.called(folder, "chat", "chat.yaml", "--transcripts", "pairs.jsonl")
+    assert code == 2
+    assert "pairs.jsonl, line 1: answer: Field required" in err
+
+
 def test_a_wrong_answer_that_is_corrected_is_right_after_the_next_run(ran, client, folder, site):
     told = {"question": "How is tea made?", "good": False, "answer": "Tea is made with hot milk."}
     wrong = {"question": "Was the food good?", "good": False}

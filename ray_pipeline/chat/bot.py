@@ -12,7 +12,7 @@ from upath import UPath
 from ray_pipeline.bundle import Bundle
 from ray_pipeline.chat import answer, far, intents, opened, stores
 from ray_pipeline.chat.answer import Asked, Gone, Piece, nobody_went
-from ray_pipeline.chat.generators import Parts
+from ray_pipeline.chat.generators import Message, Parts
 from ray_pipeline.chat.intents import Fitted
 from ray_pipeline.chat.protocol import Completion
 from ray_pipeline.chat.remembered import remembered
@@ -60,6 +60,7 @@ class Bot:
         self._tokenize = tokens.tokenizing(encoder.model_copy(update={"longest": 1 << 20}))
         passages, score = stores.opened(UPath(found.path)), opened.scoring(found)
         retriever = Retriever(passages, embed, self.settings.retrieve, score)
+        self._retriever = retriever
         parts = Parts(self.settings.generate, embed, opened.model(found))
         router = intents.router(self._fitted(found), self.settings.intents, embed)
         writer = far.generator(apart["generator"]) if "generator" in apart else None
@@ -74,6 +75,11 @@ class Bot:
     ) -> Iterator[Piece]:
         """The answer to somebody who may read these groups, as it comes, until they are `gone`."""
         yield from self._chain.stream(Asked(question, groups, before, gone))
+
+    def told(self, question: str, groups: Collection[str] = (PUBLIC,)) -> list[Message]:
+        """What a language model is told of a question: the rules, the passages, the question."""
+        found = self._retriever.found(question, groups)
+        return answer.messages(question, self._retriever.kept(question, found))
 
     def answered(self, question: str, groups: Collection[str] = (PUBLIC,)) -> dict[str, Any]:
         """The whole answer as OpenAI's protocol has it."""
