@@ -327,7 +327,7 @@ def test_requests_are_read_while_a_long_run_is_made():
             begun.set()
             assert go_on.wait(30)
             raise ValueError("of the second")
-        time.sleep(0.01)
+        time.sleep(0.03)
         return rows
 
     async def ask():
