@@ -87,7 +87,7 @@ def judged(
     weight, found["hybrid"] = _weighed(found, asked, score, settings)
     if settings.rerank:
         by = found[judgement.way_of(settings.by)]
-        found["reranked"] = _reranked(passages, asked.questions, by, settings)
+        found[judgement.RERANKED] = _reranked(passages, asked.questions, by, settings)
     scores = {way: score(each) for way, each in found.items()}
     one = as_one(asked.relevance, asked.relevance)
     metrics = judgement.metrics(scores, one, settings.by, resamples, of)

@@ -7,7 +7,6 @@ https://github.com/open-inference/open-inference-protocol/blob/main/specificatio
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -119,7 +118,7 @@ def _listed(tensor: Any, place: str) -> bytes:
         raise tensors.invalid(what, f"{place}.datatype")
     elements = list(getattr(tensor.contents, _LISTS[tensor.datatype]))
     if tensor.datatype == "BYTES":
-        return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+        return tensors.packed(elements)
     try:
         return tensors.encoded(tensor.datatype, elements)
     except OverflowError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ray_pipeline.deploy.kubernetes_ray import KEY, Resource, Site
+from ray_pipeline.deploy.kubernetes_ray import KEY, Resource, Site, listening
 
 
 def policy(site: Site, part: str) -> Resource:
@@ -19,7 +19,7 @@ def policy(site: Site, part: str) -> Resource:
         {"ports": _ports(8080)},
     ]
     if part == "service":
-        rules.append({"ports": _ports(8000, *([9000] if site.job.serve.grpc else []))})
+        rules.append({"ports": _ports(*listening(site).values())})
     if part == "job":  # KubeRay's pod that hands the job over has labels of its own
         handing = {"podSelector": {"matchLabels": {"batch.kubernetes.io/job-name": site.name}}}
         rules.append({"from": [handing], "ports": _ports(8265)})

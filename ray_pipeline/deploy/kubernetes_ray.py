@@ -89,7 +89,7 @@ def service(site: Site) -> Resource:
                 "spec": {
                     "ports": [
                         {"name": name, "port": port, "targetPort": port}
-                        for name, port in _listening(site).items()
+                        for name, port in listening(site).items()
                     ]
                 },
             },
@@ -263,7 +263,7 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
     if code:
         mounts["job"] = CODE
         volumes.append(code_volume(site, "job"))
-    ports = {**_listening(site), "metrics": _METRICS}
+    ports = {**listening(site), "metrics": _METRICS}
     ports |= {"gcs": 6379, "dashboard": 8265, "client": 10001} if name == "ray-head" else {}
     container = {
         "name": name,
@@ -286,7 +286,7 @@ def _pod(site: Site, part: str, name: str, size: dict[str, str], code: bool) -> 
     }
 
 
-def _listening(site: Site) -> dict[str, int]:
+def listening(site: Site) -> dict[str, int]:
     """The ports that the endpoint answers on, by name."""
     return {"serve": _SERVE, **({"grpc": _GRPC} if site.job.serve.grpc else {})}
 

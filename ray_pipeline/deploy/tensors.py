@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,12 @@ def encoded(datatype: str, data: list[Any]) -> bytes:
     """The elements of a tensor as bytes."""
     if datatype != "BYTES":
         return np.array(data, _DTYPES[datatype]).tobytes()
-    contents = [text.encode() for text in data]
-    return b"".join(struct.pack("<I", len(content)) + content for content in contents)
+    return packed(text.encode() for text in data)
+
+
+def packed(elements: Iterable[bytes]) -> bytes:
+    """Elements of BYTES, each behind its length."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
 
 
 def invalid(what: str, where: str) -> RequestError:
