@@ -9,13 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import openai
 import pytest
 from pydantic import ValidationError
+from servers import waited
 
 from ray_pipeline import cluster, sessions
 from ray_pipeline.chat.events import texts
@@ -124,13 +124,6 @@ def asked(client, question, **more):
     return client.chat.completions.create(model="dairy", messages=messages, **more)
 
 
-def waited(met):
-    until = time.monotonic() + 60
-    while not met():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
 def test_a_machine_without_gpus_is_told_before_anything_runs(folder, site):
     for command in ("validate", "run"):
         code, _, told = site.called(folder, command, "chat.yaml")
@@ -219,7 +212,7 @@ def test_an_answer_that_is_late_is_quoted_and_ended(client, installed):
     (installed / "ended").unlink(missing_ok=True)
     answer = asked(client, f"{QUESTION} It is endless.")
     assert answer.answered_by == "extractive"
-    waited((installed / "ended").exists)
+    waited((installed / "ended").exists, 60)
 
 
 def test_who_goes_away_ends_the_writing(client, installed):
@@ -227,7 +220,7 @@ def test_who_goes_away_ends_the_writing(client, installed):
     with asked(client, f"{QUESTION} It is unfinished.", stream=True) as chunks:
         said = next(text for c in chunks if (text := c.choices[0].delta.content))
     assert said.startswith("Tea was good")
-    waited((installed / "ended").exists)
+    waited((installed / "ended").exists, 60)
 
 
 def test_another_version_takes_over_where_no_gpu_is_free(client, folder, site, installed):
