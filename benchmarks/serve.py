@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,9 @@ from ray_pipeline.deploy.ports import free_ports
 CONNECTIONS = (1, 32, 256)
 BESIDE = [kind for kind in KINDS if not kind.startswith("ours")]
 LIBRARIES = {"litserve": "litserve", "mlflow": "mlflow", "bentoml": "bentoml"}
+LONGEST_START = 180
+"""Seconds after which a server that does not answer is ended: BentoML starts a worker that dies
+again for ever."""
 HERE = Path(__file__).parent
 
 Figures = dict[str, float]
@@ -151,11 +155,27 @@ def measured(kind: str, bundle: str, asked: Sequence[Row], seconds: int) -> Figu
 def processor_seconds(home: Path) -> float:
     """What all processes that were started for the server with that folder have used."""
     used = 0.0
+    for process in processes(home):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            used += sum(process.cpu_times()[:2])
+    return used
+
+
+def processes(home: Path) -> Iterator[psutil.Process]:
+    """Those that were started for the server with that folder."""
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.environ().get("RAY_PIPELINE_HOME") == str(home):
-                used += sum(process.cpu_times()[:2])
-    return used
+                yield process
+
+
+def killed(home: Path) -> None:
+    """A server that does not come up, and its workers, which it may start for ever."""
+    while left := list(processes(home)):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
 
 
 @contextmanager
@@ -183,13 +203,17 @@ def running(
             )
         assert server.stdin
         assert server.stdout
+        late = threading.Timer(LONGEST_START, killed, [Path(folder)])
+        late.start()
         try:
             while (line := server.stdout.readline()) and line.strip() != "ready":
                 pass
+            late.cancel()
             if not line:
                 sys.exit(f"{KINDS.get(kind, kind)} did not start:\n{log.read_text()[-2000:]}")
             yield Path(folder)
         finally:
+            late.cancel()
             server.stdin.close()
             server.wait(60)
 
