@@ -96,10 +96,11 @@ def following(storage: str) -> Iterator[Tracker]:
     """A tracker that is warming up; on leaving, it is given time to finish.
 
     It writes to `MLFLOW_TRACKING_URI`, else to a database in the storage. An object store holds
-    no database: without the variable, nothing is tracked there.
+    no database: without the variable, nothing is tracked there. Nor is it anywhere with
+    `RAY_PIPELINE_MLFLOW=off`.
     """
     uri = tracking_uri(storage)
-    if uri is None:
+    if uri is None and not _is_off():
         _log.warning("MLflow is not told: %s holds no database; set MLFLOW_TRACKING_URI", storage)
     with tempfile.TemporaryFile("w+") as errors:
         tracker = Tracker(_process(uri, storage, errors) if uri else None, errors)
@@ -121,8 +122,14 @@ def _process(uri: str, storage: str, errors: IO[str]) -> subprocess.Popen[str]:
     )
 
 
+def _is_off() -> bool:
+    return os.environ.get("RAY_PIPELINE_MLFLOW") == "off"
+
+
 def tracking_uri(storage: str) -> str | None:
     """Where runs are tracked: the environment's choice, else `<storage>/mlflow.db`, if local."""
+    if _is_off():
+        return None
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if chosen or "://" in storage:
         return chosen or None

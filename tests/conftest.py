@@ -26,6 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Ray's agent on each node looks at all of its processes, by default every 5 seconds.
 os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
+# MLflow's import and the making of its database take five seconds of a core for each run; tests of
+# it set this back.
+os.environ.setdefault("RAY_PIPELINE_MLFLOW", "off")
 # As `cluster.connect` has it. The thread that Ray Data would start parses code to show its errors;
 # Python 3.11 does that in one thread at a time only, and tests do it too.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -149,3 +152,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made.up()
     yield made
     made.down()
+
+
+@pytest.fixture(scope="module")
+def told_to_mlflow() -> Iterator[None]:
+    """MLflow is told of runs, in their storage."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_PIPELINE_MLFLOW", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        yield

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -124,7 +124,7 @@ class Site:
         with self.at_home():
             members = cluster.processes(cluster.record())
         title = f"ServeReplica:{endpoint}:{part}"
-        return [one for one in members if title in " ".join(one.cmdline())]
+        return [one for one in members if title in told(one)]
 
     def deploy(self, bundle: Bundle, **settings):
         """What it is answered, and all endpoints."""
@@ -168,3 +168,10 @@ class Site:
     def predict(self, row):
         headers = {"X-API-Key": self.key}
         return httpx.post(f"{self.url}/model/predict", json={"rows": [row]}, headers=headers)
+
+
+def told(process: psutil.Process) -> str:
+    """A process's command line; nothing of one that has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""

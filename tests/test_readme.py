@@ -61,6 +61,7 @@ class Place:
         session's cluster."""
         with contextlib.chdir(self.folder), pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_PIPELINE_HOME", self.environment["RAY_PIPELINE_HOME"])
+            patch.delenv("RAY_PIPELINE_MLFLOW", raising=False)
             assert cli.main(shlex.split(self.command + " ".join(arguments))) == code
 
     def records(self) -> list[dict[str, Any]]:
@@ -91,7 +92,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
         "PORT": str(port),
     }
     environment.pop("RAY_ADDRESS", None)
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "OMP_NUM_THREADS"):
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "OMP_NUM_THREADS", "RAY_PIPELINE_MLFLOW"):
         environment.pop(name, None)
     here = Place(folder, port, environment, {})
     try:

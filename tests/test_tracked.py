@@ -16,6 +16,8 @@ from ray_pipeline import registered, tracked, tracking
 from ray_pipeline.deploy import registry
 from ray_pipeline.system_metrics import Looks
 
+pytestmark = pytest.mark.usefixtures("told_to_mlflow")
+
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,15 +25,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(storage: Path) -> MlflowClient:
+def client(storage: Path, told_to_mlflow: None) -> MlflowClient:
     uri = tracking.tracking_uri(str(storage))
     assert uri is not None
     return MlflowClient(uri)
-
-
-@pytest.fixture(autouse=True)
-def _own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def told(client: MlflowClient, run: dict[str, Any], storage: Path, **more: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from upath import UPath
 
 from ray_pipeline import registered, tracking
 
+pytestmark = pytest.mark.usefixtures("told_to_mlflow")
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
@@ -237,9 +239,8 @@ def test_a_run_that_has_nothing_to_tell_does_not_wait(
 
 
 def test_an_object_store_holds_no_database(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with caplog.at_level(logging.WARNING), tracking.following("s3://bucket/jobs") as tracker:
         tracker.log(record("job", "r1"), UPath("/nowhere"))
     (warning,) = caplog.messages
@@ -252,6 +253,15 @@ def test_the_environment_chooses_where(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking.tracking_uri("s3://bucket") == "http://tracker:5000"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert tracking.tracking_uri("/data/storage") == "sqlite:////data/storage/mlflow.db"
+
+
+def test_nothing_is_told_where_that_is_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_PIPELINE_MLFLOW", "off")
+    with caplog.at_level(logging.WARNING), tracking.following(str(tmp_path)) as tracker:
+        tracker.log(record("job", "r1"), UPath("/nowhere"))
+    assert (tracker.process, caplog.messages) == (None, [])
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:

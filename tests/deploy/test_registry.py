@@ -9,8 +9,7 @@ from ray_pipeline.deploy import registry
 
 
 @pytest.fixture
-def storage(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def storage(tmp_path, told_to_mlflow):
     return tmp_path / "storage"
 
 
