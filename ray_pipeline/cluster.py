@@ -149,10 +149,14 @@ def connect(start: bool = True) -> None:
 
 
 def warm() -> None:
-    """Have workers import what the first stages need, while this process goes on importing."""
+    """Have workers import what the first stages need, while this process goes on importing.
+
+    They are as many as the cluster's CPUs, but no more than a local one's machine has cores.
+    """
     import ray
 
-    workers = min(int(ray.cluster_resources().get("CPU", 1)), WARMED)  # type: ignore[no-untyped-call]
+    cores = WARMED if os.environ.get("RAY_ADDRESS") else os.cpu_count() or 1
+    workers = min(int(ray.cluster_resources().get("CPU", 1)), cores, WARMED)  # type: ignore[no-untyped-call]
     importing = ray.remote(importlib.import_module)
     for _ in range(workers):
         importing.remote("ray_pipeline.data.clean")

@@ -67,6 +67,10 @@ def group(file: str) -> str:
     return next((name for name, files in together.items() if file.startswith(files)), file)
 
 
+def group_of(item: pytest.Item) -> str:
+    return group(item.nodeid.partition("::")[0])
+
+
 def rank(file: str) -> int:
     return next((at for at, name in enumerate(FIRST) if file.startswith(name)), len(FIRST))
 
@@ -86,6 +90,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return group(nodeid.partition("::")[0])
 
     return ByGroup(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the cluster that serves after the last test that uses it: its endpoints, idle, take a
+    tenth of the machine."""
+    if "serving" == group_of(item) != (group_of(nextitem) if nextitem else "serving"):
+        item.funcargs["site"].down()
 
 
 def stopped_by_sigterm() -> None:
@@ -132,6 +144,7 @@ def ray_cluster() -> Iterator[Cluster]:
         "num_cpus": 4,
         "object_store_memory": 2**30,
         "include_dashboard": False,
+        "include_log_monitor": False,
         # A machine that is gone is known to be after five looks; those are 3 seconds apart.
         "_system_config": {"health_check_period_ms": 500},
     }

@@ -18,8 +18,7 @@ from ray_pipeline import cluster
 
 
 def kill_a_replica(site):
-    members = cluster.processes(cluster.record())
-    found = [one for one in members if "ServeReplica:model:" in " ".join(one.cmdline())]
+    found = site.replicas("model")
     found[0].send_signal(signal.SIGKILL)
     return len(found)
 
