@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -112,6 +114,8 @@ def pytest_configure(config: pytest.Config) -> None:
     stopped_by_sigterm()
     if not hasattr(config, "workerinput"):
         os.environ[MARK] = secrets.token_hex(8)
+        # Of all processes: what one has made of an encoder, others need not make again.
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -119,6 +123,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     crashed, or was not given the time, has not stopped those that it started."""
     if hasattr(config, "workerinput"):
         return
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     while left := [process for process in psutil.process_iter() if is_of_this_session(process)]:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):

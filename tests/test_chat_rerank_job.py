@@ -48,23 +48,21 @@ def texts():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, texts):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        made = tmp_path_factory.mktemp("shelf")
-        tiny_encoder.saved(made / "base", WORDS)
-        tiny_cross.saved(made / "cross", WORDS)
-        (made / "pages").mkdir()
-        questions, reworded = asked(texts, 1), asked(texts, 2)
-        for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
-            page = f"# Book\n\n## {question}?\n\n{' '.join(text)}\n"
-            (made / "pages" / f"{number}.md").write_text(page)
-        told = [
-            {"question": other, "headings": [f"{question}?"]}
-            for question, other in zip(questions[:5], reworded, strict=False)
-        ]
-        (made / "paraphrases.jsonl").write_text("\n".join(map(json.dumps, told)))
-        (made / "chat.yaml").write_text(JOB)
-        yield made
+    made = tmp_path_factory.mktemp("shelf")
+    tiny_encoder.saved(made / "base", WORDS)
+    tiny_cross.saved(made / "cross", WORDS)
+    (made / "pages").mkdir()
+    questions, reworded = asked(texts, 1), asked(texts, 2)
+    for number, (question, text) in enumerate(zip(questions, texts, strict=True)):
+        page = f"# Book\n\n## {question}?\n\n{' '.join(text)}\n"
+        (made / "pages" / f"{number}.md").write_text(page)
+    told = [
+        {"question": other, "headings": [f"{question}?"]}
+        for question, other in zip(questions[:5], reworded, strict=False)
+    ]
+    (made / "paraphrases.jsonl").write_text("\n".join(map(json.dumps, told)))
+    (made / "chat.yaml").write_text(JOB)
+    return made
 
 
 def run(folder):

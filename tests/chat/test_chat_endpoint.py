@@ -63,21 +63,19 @@ SAID = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        made = tmp_path_factory.mktemp("chat")
-        tiny_encoder.saved(made / "base")
-        (made / "pages" / "inside").mkdir(parents=True)
-        (made / "pages" / "tea.md").write_text(TEA)
-        (made / "pages" / "food.md").write_text(FOOD)
-        (made / "pages" / "old.md").write_text("# Old\n\nIt was a good tea.\n")
-        (made / "pages" / "inside" / "secret.md").write_text(SECRET)
-        (made / "pages" / "broken.txt").write_bytes(b"\xff\xfe\xfa")
-        (made / "attacks.jsonl").write_text("\n".join(map(json.dumps, ATTACKS)))
-        (made / "paraphrases.jsonl").write_text("\n".join(map(json.dumps, PARAPHRASES)))
-        (made / "said.jsonl").write_text("\n".join(map(json.dumps, SAID)))
-        (made / "unknown.txt").write_text("\n".join(f"Who won in {year}?" for year in range(20)))
-        yield made
+    made = tmp_path_factory.mktemp("chat")
+    tiny_encoder.saved(made / "base")
+    (made / "pages" / "inside").mkdir(parents=True)
+    (made / "pages" / "tea.md").write_text(TEA)
+    (made / "pages" / "food.md").write_text(FOOD)
+    (made / "pages" / "old.md").write_text("# Old\n\nIt was a good tea.\n")
+    (made / "pages" / "inside" / "secret.md").write_text(SECRET)
+    (made / "pages" / "broken.txt").write_bytes(b"\xff\xfe\xfa")
+    (made / "attacks.jsonl").write_text("\n".join(map(json.dumps, ATTACKS)))
+    (made / "paraphrases.jsonl").write_text("\n".join(map(json.dumps, PARAPHRASES)))
+    (made / "said.jsonl").write_text("\n".join(map(json.dumps, SAID)))
+    (made / "unknown.txt").write_text("\n".join(f"Who won in {year}?" for year in range(20)))
+    return made
 
 
 @pytest.fixture(scope="module")

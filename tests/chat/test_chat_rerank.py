@@ -27,10 +27,7 @@ TEXTS = ["cows milk", "", "hot tea hot tea milk", "coffee beans " * 60, "tea " *
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Where models are, and what becomes of them is kept."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield tmp_path_factory.mktemp("models")
+    return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class Jobs(Site):
                 patch.delenv(name, raising=False)
             patch.setenv("SHOP_PASSWORD", self.secret)
             with self.at_home():
-                self.record = cluster.up(cpus=4, jobs=True)
+                self.record = cluster.up(cpus=2, jobs=True)
 
     @property
     def token(self) -> str:

@@ -10,9 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
-from nodes import Node, cluster_file, machine
+from nodes import TOKEN, Node, cluster_file, machine
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.autoscaler._private.util import prepare_config
 
@@ -26,11 +27,6 @@ storage: {folder}/storage
 data: {{source: {folder}/rows.csv, label: left}}
 train: {{workers: 3, cpus: 1, epochs: 2}}
 prices: {{cpu-spot: 0.31}}
-"""
-NODES = """
-import json, ray
-ray.init("auto", configure_logging=False, log_to_driver=False)
-print(json.dumps([n["Labels"].get("ray.io/node-group", "head") for n in ray.nodes() if n["Alive"]]))
 """
 
 
@@ -77,11 +73,14 @@ def head():
 
 
 def nodes(head: Node) -> Counter[str]:
-    asked = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", NODES],
-        env=head.user(), capture_output=True, text=True, check=True,
+    """How many machines there are of each type, by Ray's page."""
+    told = httpx.get(
+        f"http://127.0.0.1:{head.page}/api/v0/nodes",
+        params={"detail": "true"}, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60,
     )  # fmt: skip
-    return Counter(json.loads(asked.stdout.splitlines()[-1]))
+    found = told.raise_for_status().json()["data"]["result"]["result"]
+    alive = [node["labels"] for node in found if node["state"] == "ALIVE"]
+    return Counter(labels.get("ray.io/node-group", "head") for labels in alive)
 
 
 def test_machines_come_for_a_job_and_go_after_it(head, tmp_path: Path):

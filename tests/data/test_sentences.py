@@ -25,9 +25,7 @@ SCHEMA = Schema(
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield tiny_encoder.saved(tmp_path_factory.mktemp("base"))
+    return tiny_encoder.saved(tmp_path_factory.mktemp("base"))
 
 
 def by_transformers(base, texts):
