@@ -4,6 +4,7 @@ one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class Retriever:
     ) -> None:
         self._passages, self._embed, self.settings = passages, embed, settings
         self._score = score
+        self._beside = ThreadPoolExecutor(thread_name_prefix="search")
 
     def found(self, question: str, groups: Collection[str]) -> Found:
         """The candidates for an answer to somebody who may read these groups."""
@@ -59,11 +61,13 @@ class Retriever:
     def rankings(self, question: str, vector: Any, groups: Collection[str]) -> Rankings:
         """What is proposed by meaning, and by words where `by` asks for them."""
         by, count = self.settings.by, self.settings.candidates
-        meaning = self._passages.by_vector([float(v) for v in vector], groups, count)
+        asked = [float(v) for v in vector]
         if by == "vectors":
-            return Rankings(meaning, [])
+            return Rankings(self._passages.by_vector(asked, groups, count), [])
         search = self._passages.by_words if by == "text" else self._passages.by_fragments
-        return Rankings(meaning, search(question, groups, count))
+        # At the same time: each waits for its server, or its index's threads, most of the time.
+        words = self._beside.submit(search, question, groups, count)
+        return Rankings(self._passages.by_vector(asked, groups, count), words.result())
 
     def reranked(self, question: str, ranked: list[Ranked]) -> list[Ranked]:
         """The ranking with the first of it in the reranker's order, by its scores; of equal ones

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 from upath import UPath
 
@@ -47,6 +49,21 @@ def test_by_words_and_by_vectors(passages):
     assert [hit.passage for hit in hits] == [PASSAGES[3], PASSAGES[1]]
     assert [hit.score for hit in hits] == pytest.approx([0.8, 0.6])
     assert passages.read([]) == []
+
+
+def test_an_index_of_before_is_read(tmp_path):
+    columns = {name: [getattr(p, name) for p in PASSAGES] for name in Passage._fields}
+    vectors = [VECTORS[p.digest].tolist() for p in PASSAGES]
+    vector = pa.array(vectors, pa.list_(pa.float32(), 4))
+    rows = pa.table(columns).append_column("vector", vector)
+    lancedb.connect(str(tmp_path)).create_table(lance.TABLE, rows)
+    before = LancePassages(UPath(tmp_path))
+    assert before.everything() == PASSAGES
+    assert [hit.passage for hit in before.read([Ranked(2, 1.0), Ranked(0, 0.5)])] == [
+        PASSAGES[2],
+        PASSAGES[0],
+    ]
+    assert [told.tolist() for _, told in before.vectors()] == vectors
 
 
 @pytest.mark.parametrize("question", ["tea recipe", "secret recipe OR tea", "x') OR ('1'='1"])
@@ -178,10 +195,10 @@ def test_a_threshold_is_judged_on_questions_that_did_not_choose_it():
     assert (swapped["precision"], swapped["recall"], swapped["answered"]) == (0, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """Vectors around 400 topics, at some distance from them, and the passages in an index of them.
-    One passage in a hundred is for the staff alone."""
+@pytest.fixture(scope="module", params=[True, False], ids=["parts", "one part"])
+def many(tmp_path_factory, request):
+    """Vectors around 400 topics, at some distance from them, the passages in an index of them, and
+    the recall that it has at the least. One passage in a hundred is for the staff alone."""
     rng = np.random.default_rng(0)
     topics = rng.standard_normal((400, 96))
     made = topics[rng.integers(0, 400, 12_000)] + 0.5 * rng.standard_normal((12_000, 96))
@@ -191,17 +208,17 @@ def many(tmp_path_factory):
     ]
     folder = UPath(tmp_path_factory.mktemp("many") / "lance")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lance, "INDEXED", len(told))
+        patch.setattr(lance, "INDEXED", len(told) if request.param else len(told) + 1)
         table = lance.created(
             folder, told, dict(zip((p.digest for p in told), vectors, strict=True))
         )
-    assert "IvfSq" in [one.index_type for one in table.list_indices()]
-    return LancePassages(folder), vectors
+    assert "IvfFlat" in [one.index_type for one in table.list_indices()]
+    return LancePassages(folder), vectors, 0.95 if request.param else 1
 
 
 @pytest.mark.parametrize("groups", [["public", "staff"], ["public"], ["staff"]])
 def test_an_index_finds_what_comparing_all_vectors_finds(many, groups):
-    passages, vectors = many
+    passages, vectors, least = many
     staff = np.arange(len(vectors)) % 100 == 0
     mine = np.flatnonzero({"public": ~staff, "staff": staff}.get("".join(groups), staff | ~staff))
     asked = np.random.default_rng(1).choice(len(vectors), 40, replace=False)
@@ -214,4 +231,4 @@ def test_an_index_finds_what_comparing_all_vectors_finds(many, groups):
         assert set(rows(found)) <= set(mine.tolist())
         assert found[0].score == pytest.approx(nearness.max(), abs=0.02)
         shares.append(len(set(rows(found)) & set(nearest.tolist())) / 50)
-    assert np.mean(shares) >= 0.95
+    assert np.mean(shares) >= least
