@@ -112,6 +112,11 @@ def stopped_by_sigterm() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     stopped_by_sigterm()
+    if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+        # Ports that are found free and not taken yet may not be another process' as well.
+        each = 10_000 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        first = 20_000 + each * int(number)
+        os.environ["RAY_PIPELINE_PORTS"] = f"{first}-{first + each - 1}"
     if not hasattr(config, "workerinput"):
         os.environ[MARK] = secrets.token_hex(8)
         # Of all processes: what one has made of an encoder, others need not make again.

@@ -22,7 +22,7 @@ SETTINGS = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     # By default a proxy that is not up after 5 s is killed and begun anew, which on a machine
     # whose imports come from a cold disk can go on for ever.
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     # A replica that dies leaves the requests that it had without an answer. A prediction may be
     # made twice, so another replica gets them. HAProxy can send again what it has whole: it has to
     # wait for a body that comes after its headers, though not for long, and to have a buffer that

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
 import psutil
 
+from ray_pipeline.errors import UsageError
+
 _OWN = range(20_000, 30_000)
 """Below the ports that Linux and macOS give to outgoing connections, one of which would else take
 a port between the time that it was found free and its use; above those of Ray's workers."""
+_VARIABLE = "RAY_PIPELINE_PORTS"
+_given: set[int] = set()
+"""What this process was told are free, and has perhaps not used yet."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at the moment, each another.
+    """Ports that nobody listens on at the moment, each another, and none that this process was
+    given before as long as there are others.
+
+    They are from 20000 to 29999, or as the environment's `RAY_PIPELINE_PORTS` says, such as
+    `21000-21999`: processes that start clusters at the same time are best told of different ones.
 
     Raises:
+        UsageError: the variable is not two numbers.
         OSError: fewer are free.
     """
-    found: list[int] = []
-    for port in random.sample(_OWN, len(_OWN)):
+    own, found = _own(), list[int]()
+    for port in sorted(random.sample(own, len(own)), key=_given.__contains__):
         if len(found) == count:
-            return found
+            break
         if is_free(port, ""):
             found.append(port)
-    raise OSError(
-        f"of the ports {_OWN.start} to {_OWN.stop - 1}, {len(found)} are free, not {count}"
-    )
+    if len(found) < count:
+        raise OSError(
+            f"of the ports {own.start} to {own.stop - 1}, {len(found)} are free, not {count}"
+        )
+    _given.update(found)
+    return found
+
+
+def _own() -> range:
+    told = os.environ.get(_VARIABLE)
+    if told is None:
+        return _OWN
+    first, _, last = told.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 2**16):
+        raise UsageError(
+            f"`{told}` is not a range of ports",
+            where=f"{_VARIABLE} in the environment",
+            expected="the first and the last one, such as 21000-21999",
+        )
+    return range(int(first), int(last) + 1)
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
