@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from ray_pipeline.deploy import grpc_calls, parts, ports, scaling
 from ray_pipeline.deploy.board import Release
@@ -26,8 +28,9 @@ FRONT = "ray_pipeline"
 REPLICAS = {"chat": "ray_pipeline.chat.replica:ChatReplica"}
 """What answers for a bundle's task, as `module:class`, if not a replica that predicts rows."""
 _PREDICTS = "ray_pipeline.deploy.replica:Replica"
-_ANSWER_WITHIN_S = 60.0
+_ANSWER_WITHIN_S = 180.0
 _START_WITHIN_S = 180.0
+_LOGGER = logging.getLogger(__name__)
 
 
 def serve_port() -> int | None:
@@ -68,19 +71,29 @@ def start(settings: Serve) -> None:
                 expected="a free port for the endpoint",
                 hint=f"stop that process, or choose another with --set serve.{name}=…",
             )
-    port = settings.port
     try:
-        serve.start(
-            proxy_location="EveryNode",
-            http_options={"host": settings.host, "port": port},
-            grpc_options=grpc_calls.options(settings.grpc) if settings.grpc else None,
-        )
-    except (TimeoutError, ActorDiedError) as error:
+        with _patience():
+            serve.start(
+                proxy_location="EveryNode",
+                http_options={"host": settings.host, "port": settings.port},
+                grpc_options=grpc_calls.options(settings.grpc) if settings.grpc else None,
+            )
+    except (ActorDiedError, RayTaskError) as error:
         raise ClusterError(
-            f"Ray Serve's proxy did not start: {error}",
-            expected=f"that it listens on port {port} within a minute",
-            hint="where the machine is only slow, give the command again: what is done is kept",
+            f"Ray Serve's proxy did not start: {str(error).strip().splitlines()[-1]}",
+            expected=f"that it listens on port {settings.port}",
+            hint="`ray-pipeline down` and `ray-pipeline up` start afresh, on other ports",
         ) from error
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Go on where Ray has given up waiting for its proxies: it does after a minute, which they can
+    take on a busy machine, and `wait_for_answer` sees that they are there."""
+    try:
+        yield
+    except TimeoutError as error:
+        _LOGGER.warning("%s The endpoint's first answer is waited for.", error)
 
 
 def _check_ports(settings: Serve, found: int) -> None:
@@ -121,7 +134,8 @@ def run(release: Release, settings: Serve, gpus: float) -> None:
         )(serve.ingress()(FrontReplica))
         targets.append(serve.RunTarget(front.bind(), name=FRONT, route_prefix="/"))
     try:
-        serve.run_many(targets)
+        with _patience():
+            serve.run_many(targets)
     except RuntimeError as error:
         message = serve.status().applications[name].message
         raise ClusterError(
