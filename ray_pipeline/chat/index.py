@@ -28,6 +28,8 @@ from ray_pipeline.job import Chat, Source
 from ray_pipeline.job.features import ColumnFeatures
 
 ABOUT = "index.json"
+ENCODER = "chat.encoder"
+"""Where a job names it."""
 LONGEST = 256
 """Tokens of a text that the encoder reads at the most."""
 _SHOWN = 20
@@ -37,7 +39,7 @@ def encoder_of(settings: Chat) -> SentenceStatistics:
     """The encoder of texts. Raises JobError: it cannot be loaded."""
     longest = tokens.longest_of(settings.encoder, LONGEST)
     features = ColumnFeatures(text="embedding", encoder=settings.encoder, longest=longest)
-    return sentences.fitted("text", features)
+    return sentences.fitted("text", features, ENCODER)
 
 
 def fingerprint(source: Source, settings: Chat) -> list[Any]:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shutil
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,9 +12,11 @@ import pytest
 import tiny_encoder
 from upath import UPath
 
+from ray_pipeline.chat import index
 from ray_pipeline.data import feature_graph, features, onnx_export, onnx_session
 from ray_pipeline.data.encoders import graphs, pretrained, sentences, tokens
-from ray_pipeline.job import Data
+from ray_pipeline.errors import JobError
+from ray_pipeline.job import Chat, Data
 from ray_pipeline.schema import Column, Schema
 
 SCHEMA = Schema(
@@ -119,3 +124,20 @@ def test_layer_norms_stay_what_is_fast(base, tmp_path, left_out):
     )
     made = operations(settings.optimized_model_filepath)
     assert ("SkipLayerNormalization" in made) == (not left_out)
+
+
+def test_what_is_written_of_an_encoder_is_of_its_files(base, tmp_path):
+    copy = shutil.copytree(base, tmp_path / "copy")
+    assert sentences.graph_of(str(copy)) == sentences.graph_of(base)
+    assert tokens.digest_of(str(copy)) != tokens.digest_of(base), "a record names the folder"
+    (copy / "tokenizer_config.json").unlink()
+    assert tokens.content_digest(str(copy)) != tokens.content_digest(base)
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "model.safetensors"])
+def test_an_encoder_that_cannot_be_loaded_is_said_where_the_job_names_it(base, tmp_path, missing):
+    copy = shutil.copytree(base, tmp_path / "copy", ignore=shutil.ignore_patterns(missing))
+    settings = Chat(encoder=str(copy))
+    with pytest.raises(JobError, match=re.escape(str(copy))) as raised:
+        index.encoder_of(settings)
+    assert raised.value.where == "chat.encoder"

@@ -23,7 +23,7 @@ def cached(kind: str, base: str, exported: Callable[[str], bytes]) -> UPath:
     """The file of the model `base` as ONNX, made by `exported` if it is not among those of its
     `kind` in the cache."""
     cache = UPath(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    path = cache / "ray_pipeline" / kind / f"{tokens.digest_of(base)}-{FORM}.onnx"
+    path = cache / "ray_pipeline" / kind / f"{tokens.content_digest(base)}-{FORM}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, exported(base))

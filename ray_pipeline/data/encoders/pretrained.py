@@ -11,13 +11,14 @@ from torch import Tensor, float32, nn
 from ray_pipeline.errors import JobError
 
 
-def backbone(base: str) -> Any:
-    """The encoder in a local folder or of a hub's id; its weights are safetensors, not pickled.
+def backbone(base: str, where: str = "model.base") -> Any:
+    """The encoder in a local folder or of a hub's id, which the job names at `where`; its weights
+    are safetensors, not pickled.
 
     Raises:
         JobError: it cannot be loaded, or transformers is not installed.
     """
-    network = _loaded("AutoModel", base)
+    network = _loaded("AutoModel", base, where)
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # it reads the first token alone, and would not be trained
     return network

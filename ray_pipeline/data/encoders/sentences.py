@@ -7,6 +7,7 @@ bundle's. It is written as ONNX once for each machine, into the user's cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,23 @@ VECTOR = "vector of "
 Vectors = NDArray[np.float32]
 
 
-def fitted(name: str, settings: ColumnFeatures) -> SentenceStatistics:
-    """The encoder of a column. Raises JobError: it cannot be loaded."""
-    column = tokens.fitted(name, settings)
-    output = onnx.load(str(graph_of(column.base)), load_external_data=False).graph.output[0]
+def fitted(name: str, settings: ColumnFeatures, where: str = tokens.ENCODER) -> SentenceStatistics:
+    """The encoder of a column, which the job names at `where`. Raises JobError: it cannot be
+    loaded."""
+    column = tokens.fitted(name, settings, where)
+    graph = onnx.load(str(graph_of(column.base, where)), load_external_data=False).graph
+    output = graph.output[0]
     width = output.type.tensor_type.shape.dim[1].dim_value
     return SentenceStatistics(**column.model_dump(), width=width)
 
 
-def graph_of(base: str) -> UPath:
+def graph_of(base: str, where: str = tokens.ENCODER) -> UPath:
     """The file of the encoder as ONNX, made if it is not in the cache: `tokens` [N, T] int64, -1
     after a text's end → [N, width] float. Raises JobError."""
-    return graphs.cached("encoders", base, _exported)
+    return graphs.cached("encoders", base, partial(_exported, where=where))
 
 
-def _exported(base: str) -> bytes:
+def _exported(base: str, where: str) -> bytes:
     import torch
     from torch import Tensor, nn
 
@@ -53,7 +56,7 @@ def _exported(base: str) -> bytes:
     class Sentences(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.backbone = pretrained.backbone(base)
+            self.backbone = pretrained.backbone(base, where)
 
         def forward(self, *inputs: Tensor) -> Tensor:
             return nn.functional.normalize(pretrained.pooled_mean(self.backbone, *inputs), dim=1)

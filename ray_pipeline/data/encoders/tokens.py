@@ -19,6 +19,8 @@ from ray_pipeline.errors import JobError
 from ray_pipeline.job.features import ColumnFeatures
 
 FILE, TEMPLATE = "tokenizer.json", "chat_template.jinja"
+ENCODER = "data.features.columns.….encoder"
+"""Where a job names the encoder of a column."""
 
 Tokenize = Callable[[Sequence[str]], list[list[int]]]
 """From texts to the tokens of each, its first and last special ones included."""
@@ -32,19 +34,19 @@ RUN_TOKENS = 8
 """Tokens that a run costs a processor beside its texts; where padding is more, they run apart."""
 
 
-def fitted(name: str, settings: ColumnFeatures) -> TokenStatistics:
-    """The tokenizer that a column's `encoder` comes with.
+def fitted(name: str, settings: ColumnFeatures, where: str = ENCODER) -> TokenStatistics:
+    """The tokenizer that a column's `encoder` comes with, which the job names at `where`.
 
     Raises:
         JobError: it cannot be loaded, or the library is not installed.
     """
     base = settings.encoder or ""
     return TokenStatistics(
-        name=name, base=base, tokenizer=content_of(base), longest=settings.longest
+        name=name, base=base, tokenizer=content_of(base, where), longest=settings.longest
     )
 
 
-def content_of(base: str, where: str = "data.features.columns.….encoder") -> str:
+def content_of(base: str, where: str = ENCODER) -> str:
     """The tokenizer.json in a local folder, or of a hub's id, which the job names at `where`.
     Raises JobError."""
     path = Path(base) / FILE
@@ -73,14 +75,18 @@ def content_of(base: str, where: str = "data.features.columns.….encoder") -> s
 
 
 def digest_of(base: str) -> str:
-    """A digest of a local folder's encoder and tokenizer; of a hub's id, the id."""
+    """A digest of a local folder's name, encoder and tokenizer; of a hub's id, the id."""
+    return hashlib.sha256(f"{base} {content_digest(base)}".encode()).hexdigest()[:16]
+
+
+def content_digest(base: str) -> str:
+    """As `digest_of`, wherever the folder is."""
     names = ("config.json", "model.safetensors", FILE, "tokenizer_config.json", TEMPLATE)
-    paths = [Path(base) / name for name in names]
-    digest = hashlib.sha256(base.encode())
-    for path in paths:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    there = [path for name in names if (path := Path(base) / name).is_file()]
+    digest = hashlib.sha256(b"" if there else base.encode())
+    for path in there:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
