@@ -38,6 +38,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 MARK = "TESTED_BY"
 """A variable whose value tells the processes of one session of tests from all others."""
 
+SITES = pytest.StashKey[list["Site"]]()
+"""The cluster that serves, once it was started."""
+
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
@@ -98,8 +101,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stop the cluster that serves after the last test that uses it: its endpoints, idle, take a
     tenth of the machine."""
-    if "serving" == group_of(item) != (group_of(nextitem) if nextitem else "serving"):
-        item.funcargs["site"].down()
+    if nextitem and group_of(item) == "serving" != group_of(nextitem):
+        for made in item.session.stash.get(SITES, ()):
+            made.down()
 
 
 def stopped_by_sigterm() -> None:
@@ -167,12 +171,15 @@ def ray_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """A cluster that serves, with room for the endpoints of all tests and for jobs beside them."""
     from sites import Site
 
     made = Site(tmp_path_factory.mktemp("site"))
     made.up()
+    request.session.stash[SITES] = [made]
     yield made
     made.down()
 
