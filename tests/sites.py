@@ -60,7 +60,7 @@ class Site:
 
     def __init__(self, home: Path) -> None:
         self.environment = {
-            **{key: text for key, text in os.environ.items() if not key.startswith("RAY_")},
+            **{key: text for key, text in os.environ.items() if not is_of_ray(key)},
             "RAY_PIPELINE_HOME": str(home),
             **PASSWORDS,
         }
@@ -168,6 +168,11 @@ class Site:
     def predict(self, row):
         headers = {"X-API-Key": self.key}
         return httpx.post(f"{self.url}/model/predict", json={"rows": [row]}, headers=headers)
+
+
+def is_of_ray(variable: str) -> bool:
+    """Whether Ray reads it, not the project."""
+    return variable.startswith("RAY_") and not variable.startswith("RAY_PIPELINE_")
 
 
 def told(process: psutil.Process) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ray_pipeline.deploy import ports
 
+_GRPC_FROM = "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"
+_GRPC_TO = "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT"
 SETTINGS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -20,6 +22,11 @@ SETTINGS = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # HAProxy learns of a replaced replica within a second; the default waits for slower ones.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    # Replicas listen for gRPC here. Ray's own range is among the ports that the system gives out,
+    # and Ray shares a port with whoever is there already (its `grpc.so_reuseport` is a text, which
+    # gRPC passes over): every Serve replica has such a server, which knows none of our calls.
+    _GRPC_FROM: "31001",
+    _GRPC_TO: "32000",
     # By default a proxy that is not up after 5 s is killed and begun anew, which on a machine
     # whose imports come from a cold disk can go on for ever.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
@@ -67,5 +74,8 @@ def environment(folder: Path) -> dict[str, str]:
     """
     free = ports.free_ports(len(_PORTS))
     own = {name: str(port) for name, port in zip(_PORTS, free, strict=True)}
+    # Two clusters would share them without a word.
+    grpc = ports.free_block(50, range(int(SETTINGS[_GRPC_FROM]), int(SETTINGS[_GRPC_TO]) + 1))
+    own |= {_GRPC_FROM: str(grpc.start), _GRPC_TO: str(grpc.stop - 1)}
     files = {name: str(folder / file) for name, file in _FILES.items()}
     return {**SETTINGS, **own, **files}

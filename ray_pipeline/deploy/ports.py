@@ -43,6 +43,20 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+def free_block(count: int, within: range) -> range:
+    """One of the blocks of `count` ports in `within` in which nobody listens, by chance.
+
+    Raises:
+        OSError: somebody listens in each.
+    """
+    blocks = [within[at : at + count] for at in range(0, len(within) - count + 1, count)]
+    random.shuffle(blocks)
+    for block in blocks:
+        if all(is_free(port, "") for port in block):
+            return block
+    raise OSError(f"of the ports {within.start} to {within.stop - 1}, no {count} in a row are free")
+
+
 def _own() -> range:
     told = os.environ.get(_VARIABLE)
     if told is None:

@@ -37,6 +37,18 @@ def test_a_range_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch, told: str
         ports.free_ports(1)
 
 
+def test_a_block_is_one_that_nobody_listens_in() -> None:
+    within = range(31_501, 31_601)
+    with socket.socket() as listener:
+        # As Ray's servers for gRPC do, which let others listen beside them.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 31_510))
+        listener.listen()
+        assert {ports.free_block(50, within) for _ in range(9)} == {range(31_551, 31_601)}
+        with pytest.raises(OSError, match="no 100 in a row are free"):
+            ports.free_block(100, within)
+
+
 def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
