@@ -38,7 +38,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 MARK = "TESTED_BY"
 """A variable whose value tells the processes of one session of tests from all others."""
 
-SITES = pytest.StashKey[list["Site"]]()
+SITE = pytest.StashKey["Site"]()
 """The cluster that serves, once it was started."""
 
 # A busy machine is slow, not wrong.
@@ -101,9 +101,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Stop the cluster that serves after the last test that uses it: its endpoints, idle, take a
     tenth of the machine."""
-    if nextitem and group_of(item) == "serving" != group_of(nextitem):
-        for made in item.session.stash.get(SITES, ()):
-            made.down()
+    made = item.session.stash.get(SITE, None)
+    if made and nextitem and group_of(item) == "serving" != group_of(nextitem):
+        made.down()
 
 
 def stopped_by_sigterm() -> None:
@@ -179,7 +179,7 @@ def site(
 
     made = Site(tmp_path_factory.mktemp("site"))
     made.up()
-    request.session.stash[SITES] = [made]
+    request.session.stash[SITE] = made
     yield made
     made.down()
 

@@ -37,8 +37,6 @@ the distance where it searches through an index."""
 PROBED = 32
 """Parts that are searched, or more where these have too few passages that one may read. Half as
 many find as much where vectors are around topics, and save 1 ms among 100,000 passages."""
-_SAMPLED = 64
-"""Vectors for each part that the parts are made by: more take longer and make none better."""
 _ASKED = ("digest", "document", "section", "headings", "group", WORDS)
 """The fields of passages that are columns, too: what is searched, or asked of all rows."""
 
@@ -68,7 +66,7 @@ def created(folder: UPath, passages: Sequence[Passage], vectors: Mapping[str, An
     if len(passages) >= HELD:
         table.create_index("group", config=Bitmap())
         count = round(len(passages) ** 0.5) if len(passages) >= INDEXED else 1
-        near = IvfFlat(distance_type=NEAR, num_partitions=count, sample_rate=_SAMPLED)
+        near = IvfFlat(distance_type=NEAR, num_partitions=count)
         table.create_index("vector", config=near)
     return table
 

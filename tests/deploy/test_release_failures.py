@@ -12,7 +12,7 @@ import psutil
 import pytest
 from counting import load
 from releases import replicas, waited
-from sites import Site
+from sites import Site, told
 
 from ray_pipeline import cluster
 
@@ -64,7 +64,7 @@ def test_a_lost_machine_costs_no_request(classifier, rows, tmp_path, monkeypatch
             site.deploy(classifier.bundle, host="0.0.0.0", replicas={"min": 4, "max": 4})
             time.sleep(6)  # the old replica ends
             there = [one for one in psutil.process_iter() if machine.has(one)]
-            assert any("ServeReplica:model:" in " ".join(one.cmdline()) for one in there)
+            assert any("ServeReplica:model:" in told(one) for one in there)
             with load(site, rows, connections=6) as counted:
                 time.sleep(1)
                 machine.kill()
